@@ -1,0 +1,92 @@
+"""The errors that rbit raises, and the exit statuses of its commands.
+
+This is the lowest floor: it knows nothing of the rest. It is used in the client and in its workers.
+"""
+
+from __future__ import annotations
+
+# Exit statuses of the ``rbit`` command; the numbers are those of sysexits(3).
+EXIT_OK = 0
+EXIT_JOBS_FAILED = 1  # with --once: a job did not end Done
+EXIT_USAGE = 64
+EXIT_UNAVAILABLE = 69  # the broker could not be reached at the start
+EXIT_INTERNAL = 70
+EXIT_REFUSED = 77  # the broker refused the user, the password or the virtual host
+EXIT_CONFIG = 78
+
+
+class RbitError(Exception):
+    """Root of every error that rbit raises by intent."""
+
+
+class ConfigError(RbitError):
+    """Raised when the configuration holds mistakes.
+
+    Arguments:
+        mistakes: one sentence for each mistake, each naming file, section and key; at least one.
+    """
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class BodyRefused(RbitError):
+    """Raised when a message's body must not reach jsonpickle, or is no body that PyBit sends."""
+
+
+class JobEnded(RbitError):
+    """Base of what job code raises to end with a status of its choice.
+
+    Arguments:
+        why: the status message; any object, shown by ``str()``.
+    """
+
+    status = "Failed"
+
+    def __init__(self, why: object = "") -> None:
+        super().__init__(why)
+
+
+class Failed(JobEnded):
+    """Raised by a job to end as Failed: its message is acknowledged and not tried again."""
+
+    status = "Failed"
+
+
+class Blocked(JobEnded):
+    """Raised by a job to end as Blocked: its message goes to the end of its queue for a later poll."""
+
+    status = "Blocked"
+
+
+class BrokerError(RbitError):
+    """Base of everything that can go wrong between rbit and RabbitMQ."""
+
+
+class BrokerUnreachable(BrokerError):
+    """Raised when no connection to the broker can be made now; a later try may succeed."""
+
+
+class BrokerRefused(BrokerError):
+    """Raised when the broker refuses the user, the password or the virtual host."""
+
+
+class ConnectionLost(BrokerError):
+    """Raised when an open connection to the broker broke; unsettled deliveries will come back."""
+
+
+class QueueUnavailable(BrokerError):
+    """Raised when the broker refuses an operation on one queue; other queues are not affected."""
+
+
+class DeliveryLost(BrokerError):
+    """Raised when a delivery cannot be settled any more, for its channel is gone."""
+
+
+class PublishFailed(BrokerError):
+    """Raised when the broker did not confirm a published message: it may or may not hold a copy."""
+
+
+class WorkerError(RbitError):
+    """Raised when a slot's processes cannot do what was asked; the message says why, in words."""
