@@ -1,0 +1,1 @@
+"""What a runner section's processor (python!, shell!) turns a message into."""

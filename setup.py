@@ -1,0 +1,35 @@
+"""Distribution metadata of rbit."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "rbit" / "__init__.py").read_text("utf-8"))
+assert VERSION is not None
+
+setup(
+    name="rbit",
+    version=VERSION.group(1),
+    description="A client for job queues in RabbitMQ: Python functions and shell commands work them off",
+    long_description=(HERE / "README.rst").read_text("utf-8") if (HERE / "README.rst").exists() else "",
+    long_description_content_type="text/x-rst",
+    license="AGPL-3.0-only",
+    license_files=["LICENSE.txt"],
+    packages=["rbit", "rbit.runners"],
+    package_data={"rbit": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=["jsonpickle>=4", "pika>=1.3", "psutil>=5.9", "requests>=2.28"],
+    extras_require={
+        "test": ["EbookLib>=0.18", "mypy", "ruff", "types-psutil", "types-requests"],
+    },
+    entry_points={"console_scripts": ["rbit = rbit.cli:main"]},
+    classifiers=[
+        "Environment :: Console",
+        "Environment :: No Input/Output (Daemon)",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Typing :: Typed",
+    ],
+)
