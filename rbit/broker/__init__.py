@@ -1,0 +1,11 @@
+"""RabbitMQ, and the only importer of pika: every pika failure becomes an error of rbit's at this border.
+
+A connection and what hangs on it belong to the thread that uses them, but for ``Connection.wake``. Knows
+nothing of jobs.
+"""
+
+from rbit.broker.connection import Connection
+from rbit.broker.outlet import Outlet
+from rbit.broker.queue import Delivery, Queue
+
+__all__ = ["Connection", "Delivery", "Outlet", "Queue"]

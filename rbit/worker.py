@@ -1,0 +1,231 @@
+"""Runs ``python!`` jobs, one after the other: the program of a worker process.
+
+Started by exec (``python -m rbit.worker``) below the keeper of its slot, never forked from the client.
+It imports job code and knows nothing of the broker. It talks over the seqpacket socket on descriptor 3:
+the client sends a job (a pickle; a large body beside it, as a file in memory), the worker answers with
+JSON objects: ``{"started": true}``, ``{"status": ..., "message": ...}`` any number of times, and
+``{"ended": STATUS, "message": ..., "traceback": ..., "children": BOOL}``.
+
+``python -m rbit.worker --check TARGET`` imports a job's callable and says on standard error, in one
+line, why it cannot be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import pickle
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rbit import models
+from rbit.errors import JobEnded, RbitError
+from rbit.message import DONE, FAILED, FINAL, Message
+
+CHANNEL = 3  # the descriptor of the socket to the client
+PACKET = 1 << 18  # bytes; no job's packet is longer
+# An answer must fit the socket's send buffer (212,992 bytes), and JSON may spell a byte with six.
+LONGEST_MESSAGE = 1 << 14  # bytes of a status message; the rest is cut
+LONGEST_TRACEBACK = 1 << 14  # bytes, counted from the end
+
+
+class TargetError(RbitError):
+    """Raised when a job's callable cannot be loaded; the message says why."""
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Returns the callable that ``package.module:name`` names. Errors: TargetError."""
+    module_name, _, name = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except BaseException as error:  # noqa: BLE001 - the module is job code
+        raise TargetError(f"cannot import {target}: {last_line(error)}") from error
+    if not callable(found):
+        raise TargetError(f"{target} is not callable, but a {type(found).__name__}")
+    return found  # type: ignore[no-any-return]
+
+
+def last_line(error: BaseException) -> str:
+    """Returns an exception as the last line of its traceback would show it."""
+    return traceback.format_exception_only(type(error), error)[-1].strip()
+
+
+def shown(value: object) -> str:
+    """Returns ``str(value)``, cut to what a status message may hold; never raises."""
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - a job's own object, which may raise anything
+        text = f"<{type(value).__name__}: {type(error).__name__} in its __str__>"
+    cut = text.encode("utf-8", "backslashreplace")[:LONGEST_MESSAGE]
+    return cut.decode("utf-8", "ignore")
+
+
+class Reports:
+    """What one job says of itself. ``set_status`` is what the job gets; any thread of it may call it."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+        self.open = True
+        self.final: str | None = None
+        self.final_message = ""
+
+    def set_status(self, status: object, message: object = "") -> None:
+        """Reports a status.
+
+        Arguments:
+            status: one of Waiting, Building, Done, Uploaded, Failed, Blocked, Cancelled; another name is
+                passed on with a warning.
+            message: any object, shown by ``str()``.
+
+        Errors: ValueError for an empty status. It never raises because a front-end is down.
+        """
+        name = shown(status).strip()
+        if not name:
+            raise ValueError("set_status needs the name of a status, got an empty one")
+        text = shown(message)
+        with self._lock:
+            if not self.open:
+                print(f"set_status({name!r}) after the end of its job: ignored", file=sys.stderr)
+                return
+            if name in FINAL:
+                self.final, self.final_message = name, text
+            self.send({"status": name, "message": text})
+
+    def send(self, answer: dict[str, Any]) -> None:
+        # The client may be gone; then the keeper ends this process in a moment.
+        with contextlib.suppress(OSError):
+            self._channel.send(json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+
+    def close(self) -> None:
+        """From here on the job is over and its statuses do not count."""
+        with self._lock:
+            self.open = False
+
+
+class Worker:
+    """The loop of a worker process. Arguments: the socket to the client."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.home = os.getcwd()
+        self.pid = os.getpid()
+        self.streams = (sys.stdout, sys.stderr)
+
+    def run(self) -> None:
+        """Runs jobs until the client closes the socket, or a job has spoilt this process for others."""
+        while job := receive(self.channel):
+            while collect_child():
+                pass
+            reports = Reports(self.channel)
+            reports.send({"started": True})
+            end = self.work(job, reports)
+            if os.getpid() != self.pid:
+                os._exit(0)  # a fork of the job came back here; only the worker itself may go on
+            reports.close()
+            if not self.tidy():
+                end["last"] = True
+            end["children"] = has_children()
+            reports.send(end)
+            if "last" in end:
+                break
+
+    def work(self, job: dict[str, Any], reports: Reports) -> dict[str, Any]:
+        """Calls the job's function; returns the answer for the client."""
+        trace = ""
+        try:
+            call = load(job["target"])
+            call(job["message"], reports.set_status, job["settings"])
+            status, why = reports.final or DONE, reports.final_message
+        except JobEnded as end:
+            status, why = end.status, shown(end)
+        except TargetError as error:
+            status, why, trace = FAILED, str(error), self.trace(error.__cause__ or error)
+        except BaseException as error:  # noqa: BLE001 - job code: it ends that job, not the worker
+            status, why, trace = FAILED, last_line(error), self.trace(error)
+        return {"ended": status, "message": shown(why), "traceback": trace}
+
+    @staticmethod
+    def trace(error: BaseException) -> str:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return text.encode("utf-8", "backslashreplace")[-LONGEST_TRACEBACK:].decode("utf-8", "ignore")
+
+    def tidy(self) -> bool:
+        """Undoes what a job may leave behind in this process; returns False when that is not possible."""
+        sys.stdout, sys.stderr = self.streams
+        try:
+            os.chdir(self.home)
+            for stream in self.streams:
+                stream.flush()
+        except (OSError, ValueError):  # the job closed a stream, or the folder is gone
+            return False
+        return True
+
+
+def receive(channel: socket.socket) -> dict[str, Any] | None:
+    """Waits for the next job; returns None when the client has closed the socket."""
+    try:
+        packet, descriptors, _, _ = socket.recv_fds(channel, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:
+        return None
+    if not packet:
+        return None
+    job: dict[str, Any] = pickle.loads(packet)  # from the client, which is trusted
+    if descriptors:
+        with open(descriptors[0], "rb") as file:
+            job["body"] = file.read()
+    job["message"] = Message(
+        body=job.pop("body"),
+        queue=job["queue"],
+        properties=job["properties"],
+        redelivered=job["redelivered"],
+    )
+    return job
+
+
+def has_children() -> bool:
+    """Whether this process has children, dead or alive."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def collect_child() -> bool:
+    """Collects one child that an earlier job left and the keeper ended; returns False when there is none."""
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return False
+
+
+def main() -> int:
+    """Runs the worker, or the check of one target."""
+    if os.getcwd() not in sys.path:  # with PYTHONSAFEPATH set, "-m" does not put it there
+        sys.path.insert(0, os.getcwd())
+    models.provide_pybit_models()
+    if sys.argv[1:2] == ["--check"]:
+        try:
+            load(sys.argv[2])
+        except TargetError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
+    os.set_inheritable(CHANNEL, False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    Worker(socket.socket(fileno=CHANNEL)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
