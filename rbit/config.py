@@ -130,12 +130,6 @@ def _default_name() -> str:
     return socket.gethostname().replace(".", "-")
 
 
-def _name(text: str) -> str:
-    if not re.fullmatch("[A-Za-z0-9_-]+", text):
-        raise ValueError
-    return text
-
-
 def _short(text: str) -> str:
     # AMQP carries these names with their length in one byte.
     if not 1 <= len(text.encode()) <= 255:
@@ -145,7 +139,7 @@ def _short(text: str) -> str:
 
 def _heartbeat(text: str) -> int:
     if text.strip("0") == "" and text:
-        raise ValueError("without heartbeats a dead connection would stay unnoticed")
+        raise ini.Unexpected("without heartbeats a dead connection would stay unnoticed")
     return ini.whole(1, 65535)(text)
 
 
@@ -154,7 +148,7 @@ def _host(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError as error:
         if re.fullmatch(r"[^:/,\s]+:[0-9]+", text) or re.fullmatch(r"\[.*\]:[0-9]+", text):
-            raise ValueError("the port has a key of its own, port") from error
+            raise ini.Unexpected("the port has a key of its own, port") from error
     if not re.fullmatch(r"[\w.-]+", text):
         raise ValueError
     text.encode("idna")  # as the resolver will; raises UnicodeError, which is a ValueError
@@ -166,14 +160,14 @@ def _url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\\]", text):
         raise ValueError
     if "@" in parts.netloc:
-        raise ValueError("user and password have keys of their own")
+        raise ini.Unexpected("user and password have keys of their own")
     if "?" in text or "#" in text or parts.port == 0:
         raise ValueError
     return text.rstrip("/")
 
 
 CLIENT_KEYS = (
-    Key("name", _name, "letters, digits, - and _", default=_default_name),
+    Key("name", ini.matching("[A-Za-z0-9_-]+"), "letters, digits, - and _", default=_default_name),
     Key("polling_time", ini.seconds, ini.SECONDS, default="60"),
     Key("architecture", ini.anything, "a name", default=""),
     Key("distribution", ini.anything, "a name", default=""),
@@ -196,8 +190,9 @@ PYBIT_KEYS = (
     Key("password", ini.anything, "one line", default="", secret=True),
     Key("timeout", ini.seconds, ini.SECONDS, default="10"),
 )
+RUNNER = "python!package.module:callable or shell!command line"
 RUNNER_KEYS = (
-    Key("runner", _short, "python!package.module:callable or shell!command line", required=True, lines=True),
+    Key("runner", ini.matching(".+"), RUNNER, required=True, lines=True),
     Key("timeout", ini.seconds, ini.SECONDS),
     Key("concurrency", ini.whole(1, 1000), "a number from 1 to 1000"),
     Key("unsafe_jsonpickle", ini.switch, "yes or no", default="no"),
@@ -238,7 +233,7 @@ def _check_sections(document: Document) -> None:
         elif not section.startswith(("runner:", *LOGGING.values())) and section not in (*SCHEMA, *LOGGING):
             head, _, rest = section.partition(":")
             guess = ini.near(head, ("rbit", "amqp", "pybit", "runner", *LOGGING))
-            guess = f"runner:{rest or 'QUEUE'}" if guess == "runner" else guess
+            guess = f"runner:{ini.printable(rest) or 'QUEUE'}" if guess == "runner" else guess
             known = "expected [rbit], [amqp], [pybit], [runner:QUEUE] or logging sections"
             document.mistake(f"unknown section, {f'did you mean [{guess}]?' if guess else known}", section)
     for section in ("rbit", "amqp"):
@@ -251,12 +246,8 @@ def _runners(document: Document, examine: Examine | None) -> Iterator[RunnerSett
         if not section.startswith("runner:"):
             continue
         queue = section.partition(":")[2]
-        if not queue.strip():
-            document.mistake("expected the name of a queue after the colon, got none", section)
-        elif queue != queue.strip():
-            document.mistake("expected no blank at either end of the queue's name", section)
-        elif len(queue.encode()) > 255:
-            document.mistake(f"expected a queue name of at most 255 bytes, got {len(queue.encode())}", section)
+        if not 1 <= len(queue.encode()) <= 255 or queue != queue.strip():
+            document.mistake("expected runner:QUEUE, 1 to 255 bytes without blanks around them", section)
         elif queue.startswith("amq."):
             document.mistake("expected another queue name: the broker keeps amq. for itself", section)
         runner = RunnerSettings(queue=queue, settings=settings, **document.values(section, RUNNER_KEYS))
@@ -271,7 +262,8 @@ def _runners(document: Document, examine: Examine | None) -> Iterator[RunnerSett
 
 def _logging(document: Document) -> configparser.RawConfigParser | None:
     """Return the logging sections, after a look at what fileConfig would end with a KeyError for."""
-    names = [name for name in document.sections if name in LOGGING or name.startswith(tuple(LOGGING.values()))]
+    prefixes = tuple(LOGGING.values())
+    names = [name for name in document.sections if name in LOGGING or name.startswith(prefixes)]
     if not names:
         return None
     for section, prefix in LOGGING.items():

@@ -90,3 +90,7 @@ class PublishFailed(BrokerError):
 
 class WorkerError(RbitError):
     """Raised when a slot's processes cannot do what was asked; the message says why, in words."""
+
+
+class CommandRefused(RbitError):
+    """Raised when a message's values cannot be given to a command; its job is Failed."""

@@ -23,9 +23,14 @@ SHOWN_LINES = 10  # lines that are no INI, or repetitions, named before the rest
 SECONDS = "a number of seconds above 0, at most 2000000"
 
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
-_SWITCH = {"yes": True, "true": True, "on": True, "1": True} | dict.fromkeys(("no", "false", "off", "0"), False)
+_YES = ("yes", "true", "on", "1")
+_NO = ("no", "false", "off", "0")
 # A NUL cannot come from a file (it is refused), so names of our own hold one.
 _MARK = "\0"
+
+
+class Unexpected(ValueError):
+    """Raised by the `parse` of a key with a hint for the user; other ValueErrors are not shown to them."""
 
 
 class _PlainParser(configparser.RawConfigParser):
@@ -44,7 +49,7 @@ class Key:
 
     Arguments:
         name: its spelling in the file.
-        parse: turns the text into the value; raises ValueError, with a hint for the user or with nothing.
+        parse: turns the text into the value; raises ValueError, Unexpected if it has a hint.
         expected: what the text must be, to follow the word "expected".
         default: the text that stands for a missing key, or what gives it; None: the value is None then.
         required: a missing key is a mistake.
@@ -77,7 +82,7 @@ class Document:
 
     def line(self, text: str, section: str, key: str = "") -> str:
         """Return a line that says where in the file `text` applies; an empty key names the section only."""
-        return f"{_printable(self.path)}: [{_printable(section)}]{key and ' ' + _first_word(key)}: {text}"
+        return f"{printable(self.path)}: [{printable(section)}]{key and ' ' + _first_word(key)}: {text}"
 
     def mistake(self, text: str, section: str, key: str = "") -> None:
         """Note a mistake at a section, or at one of its keys."""
@@ -106,10 +111,11 @@ class Document:
             return None
         try:
             if "\n" in text and not key.lines:
-                raise ValueError("an indented line continues the value above it")
+                raise Unexpected("an indented line continues the value above it")
             return key.parse(text)
         except ValueError as error:
-            hint = hint or str(error)
+            # The library's own errors may show the value.
+            hint = hint or (str(error) if isinstance(error, Unexpected) else "")
         # A URL or a host may hold a password too (user:password@host, ?token=...).
         got = "a value that is not shown" if key.secret or re.search("[@?]", text) else shown(text)
         hint = f" ({hint})" if hint else ""
@@ -140,7 +146,7 @@ def read(path: str) -> Document:
         text = io.StringIO(_text(path), newline=None).read()
         return _parse(path, text.split("\n"))
     except ValueError as error:
-        raise ConfigError([f"{_printable(path)}: {error}"]) from error
+        raise ConfigError([f"{printable(path)}: {error}"]) from error
 
 
 def parser_of(sections: Mapping[str, Mapping[str, str]]) -> configparser.RawConfigParser:
@@ -192,18 +198,19 @@ def _parse(path: str, lines: list[str]) -> Document:
             document.mistake(text, name, error.option)
             _replace(lines, error.lineno or 0, f"{_MARK}{error.lineno} = ")
         except configparser.MissingSectionHeaderError as error:
-            raise ValueError(f"line {error.lineno}: expected a [section] before anything else") from error
+            # Without "from error": its text shows the line, and that may be a password.
+            raise ValueError(f"line {error.lineno}: expected a [section] before anything else") from None
         except configparser.ParsingError as error:
             document.mistakes += _wrong_lines(path, [number for number, _ in error.errors])
             break
         else:
             break
     else:
-        raise ConfigError([*document.mistakes, f"{_printable(path)}: not read any further"])
+        raise ConfigError([*document.mistakes, f"{printable(path)}: not read any further"])
     for section in parser.sections():
         if _MARK not in section:
             items = parser.items(section)
-            document.sections[section] = {key: text for key, text in items if _MARK not in key}
+            document.sections[section] = {key: text for key, text in items if key and _MARK not in key}
     return document
 
 
@@ -215,9 +222,9 @@ def _replace(lines: list[str], number: int, text: str) -> None:
 
 def _wrong_lines(path: str, numbers: list[int]) -> list[str]:
     # The lines themselves are not shown: one may be a password whose "=" was forgotten.
-    wrong = [f"{_printable(path)}: line {number}: expected [section] or key = value" for number in numbers]
+    wrong = [f"{printable(path)}: line {number}: expected [section] or key = value" for number in numbers]
     more = len(wrong) - SHOWN_LINES
-    return wrong if more <= 0 else [*wrong[:SHOWN_LINES], f"{_printable(path)}: {more} more lines are no INI"]
+    return wrong if more <= 0 else [*wrong[:SHOWN_LINES], f"{printable(path)}: {more} more lines are no INI"]
 
 
 @functools.lru_cache(maxsize=1000)
@@ -233,7 +240,7 @@ def shown(text: str) -> str:
     return repr(text) if len(text) <= 80 else repr(text[:80]) + "..."
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Return a name without quotes, with everything escaped that would disturb a terminal or a log."""
     return name if name.isprintable() else repr(name)[1:-1]
 
@@ -241,12 +248,23 @@ def _printable(name: str) -> str:
 def _first_word(key: str) -> str:
     # "password secret=x", its first "=" forgotten, is a key "password secret".
     words = key.split(None, 1)
-    return _printable(words[0]) + (" ..." if len(words) > 1 else "")
+    return printable(words[0]) + (" ..." if len(words) > 1 else "")
 
 
 def anything(text: str) -> str:
     """Return the text; for keys that take any."""
     return text
+
+
+def matching(pattern: str) -> Callable[[str], str]:
+    """Return a function that lets a text through which the pattern matches whole, else raises ValueError."""
+
+    def match(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.DOTALL):
+            raise ValueError
+        return text
+
+    return match
 
 
 def seconds(text: str) -> float:
@@ -270,9 +288,9 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 def switch(text: str) -> bool:
     """Return what yes, true, on, 1, no, false, off or 0 mean; raises ValueError for other words."""
-    if text.lower() not in _SWITCH:
+    if text.lower() not in (*_YES, *_NO):
         raise ValueError
-    return _SWITCH[text.lower()]
+    return text.lower() in _YES
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ sessions of their own, so all that a job started stays below it.
 It talks over the seqpacket socket FD, one JSON object a packet:
 
 * ``{"spawn": [ARGUMENT, ...], "environment": {NAME: VALUE}}`` with file descriptors beside it, which
-  become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or ``{"failed": WHY}``, and
-  later ``{"exited": PID, "status": WAIT STATUS}``.
+  become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or ``{"failed": WHY, "too long":
+  BOOL}``, and later ``{"exited": PID, "status": WAIT STATUS}``.
 * ``{"end": SECONDS, "spare": PID or null}``: SIGTERM to all below it but PID, SIGKILL after SECONDS to
   what is left; answers ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing is left.
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import select
@@ -115,6 +116,7 @@ class Keeper:
                     break
                 if self.ending and (answer := self.ending.step()):
                     self.ending = None
+                    self.reap()  # "exited" of what has just died comes before "ended"
                     self.answer(answer)
         self.kill_all()
 
@@ -163,7 +165,7 @@ def spawn(arguments: list[str], environment: dict[str, str], descriptors: list[i
             setsigdef=RESET,
         )
     except OSError as error:
-        return {"failed": f"{arguments[0]}: {error.strerror}"}
+        return {"failed": f"{arguments[0]}: {error.strerror}", "too long": error.errno == errno.E2BIG}
     finally:
         for fd in descriptors:
             os.close(fd)
@@ -186,7 +188,10 @@ def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    Keeper(socket.socket(fileno=int(sys.argv[1]))).run()
+    # A job that held a copy of the socket would hide from rbit that the keeper was killed.
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    Keeper(control).run()
 
 
 if __name__ == "__main__":

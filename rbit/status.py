@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 import requests
+from requests.auth import HTTPBasicAuth
 
 from rbit import __version__
 from rbit.config import PybitSettings
@@ -58,10 +59,8 @@ class Reporter(threading.Thread):
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"rbit/{__version__}"
         if settings.user:
-            self._session.auth = (
-                settings.user.encode("utf-8"),
-                settings.password.encode("utf-8"),
-            )
+            # As bytes: requests would encode text as Latin-1.
+            self._session.auth = HTTPBasicAuth(settings.user.encode(), settings.password.encode())
         self._lanes: OrderedDict[int, Lane] = OrderedDict()
         self._changed = threading.Condition()
         self._closing = False
@@ -144,13 +143,13 @@ class Reporter(threading.Thread):
             )
         except requests.RequestException as error:
             return self._outage(type(error).__name__)
-        except Exception:  # the reporter must go on, whatever a library raises  # noqa: BLE001
+        except Exception:  # the reporter must go on, whatever a library raises
             log.exception("%s: status %s not sent to PyBit", label, status)
             return None
         if answer.status_code in OUTAGES:
             return self._outage(f"HTTP status {answer.status_code}")
         self._reached()
-        if answer.ok and not answer.is_redirect:
+        if answer.status_code < 300:
             log.debug("%s: PyBit took the status %s", label, status)
             return None
         return self._refused(job, status, label, answer.status_code)
@@ -197,16 +196,22 @@ class Updates:
     """
 
     def __init__(self, label: str, job: int | None, reporter: Reporter | None) -> None:
-        self._label = label
+        self.label = label
         self._job = job
         self._reporter = reporter
         self.last: str | None = None
+        self._last_message = ""
 
     def set_status(self, status: str, message: str = "") -> None:
         """Logs a status, and sends it to PyBit when it differs from the last one."""
         if status not in STATUSES:
-            log.warning("%s: PyBit has no status %r; it is passed on as it is", self._label, status)
-        log.info("%s: %s%s", self._label, status, f": {message}" if message else "")
+            log.warning("%s: PyBit has no status %r; it is passed on as it is", self.label, status)
+        log.info("%s: %s%s", self.label, status, f": {message}" if message else "")
         if status != self.last and self._reporter is not None and self._job is not None:
-            self._reporter.put(self._job, status, self._label)
-        self.last = status
+            self._reporter.put(self._job, status, self.label)
+        self.last, self._last_message = status, message
+
+    def finish(self, status: str, message: str) -> None:
+        """Reports the final status, unless the job itself has just reported the same."""
+        if (status, message) != (self.last, self._last_message):
+            self.set_status(status, message)

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from rbit import keeper
-from rbit.errors import WorkerError
+from rbit.errors import CommandRefused, WorkerError
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 LONGEST_REQUEST = 200_000  # bytes; a packet must fit the socket's default send buffer (212,992)
@@ -76,12 +76,13 @@ class Tree:
             environment: variables added to rbit's own.
             descriptors: become 0, 1, 2, ... of the program; the caller keeps and closes its own.
 
-        Returns the process id. Errors: WorkerError when it cannot be started.
+        Returns the process id. Errors: CommandRefused when arguments and environment are too long;
+        WorkerError when it cannot be started for another reason.
         """
         request = {"spawn": list(arguments), "environment": dict(environment)}
         packet = json.dumps(request).encode()
         if len(packet) > LONGEST_REQUEST:
-            raise WorkerError(
+            raise CommandRefused(
                 f"the command, its values and settings have {len(packet)} bytes; at most {LONGEST_REQUEST} fit"
             )
         self._send(packet, descriptors)
@@ -90,7 +91,7 @@ class Tree:
             if "spawned" in event:
                 return int(event["spawned"])
             if "failed" in event:
-                raise WorkerError(str(event["failed"]))
+                raise (CommandRefused if event["too long"] else WorkerError)(event["failed"])
             self._events.append(event)
 
     def end(self, spare: int | None = None, grace: float = GRACE) -> None:

@@ -46,7 +46,7 @@ def load(target: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):
             found = getattr(found, part)
-    except BaseException as error:  # noqa: BLE001 - the module is job code
+    except BaseException as error:  # the module is job code: it may raise or exit as it likes
         raise TargetError(f"cannot import {target}: {last_line(error)}") from error
     if not callable(found):
         raise TargetError(f"{target} is not callable, but a {type(found).__name__}")

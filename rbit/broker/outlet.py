@@ -26,6 +26,7 @@ class Outlet:
             self._channel = self._connection.channel()
             self._channel.confirm_delivery()
         except (AMQPError, OSError) as error:
+            self.close()
             raise BrokerUnreachable(reason(error)) from error
 
     def publish(self, queue: str, body: bytes, properties: Properties) -> None:

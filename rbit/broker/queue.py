@@ -67,19 +67,22 @@ class Queue:
         self._connection = connection
         self._channel: BlockingChannel | None = None
 
-    def prepare(self) -> int:
-        """Looks for the queue and creates it when it is missing, as PyBit does; returns the messages in it.
+    def prepare(self) -> None:
+        """Creates the queue when it is missing, exactly as PyBit does, and binds it as PyBit does.
 
-        A queue whose name has four parts is bound to the exchange ``pybit`` with the dotted route.
-        Errors: QueueUnavailable, ConnectionLost.
+        A queue whose name has four parts is bound to the exchange ``pybit`` with the dotted route. What
+        the broker refuses is logged: ``get`` may work all the same. Errors: ConnectionLost.
         """
-        count = self._declare()
-        parts = self.name.split("_")
-        if len(parts) == 4 and all(parts):
-            self._exchange()
-            with self._connection.translated(self.name):
-                self._open().queue_bind(self.name, EXCHANGE, ".".join(parts))
-        return count
+        try:
+            if self.count() is None:
+                with self._connection.translated(self.name):
+                    self._open().queue_declare(self.name, durable=True)
+                log.info("queue %s was missing and is created", self.name)
+            parts = self.name.split("_")
+            if len(parts) == 4 and all(parts):
+                self._bind(".".join(parts))
+        except QueueUnavailable as error:
+            log.warning("the broker refuses to prepare the queue %s", error)
 
     def count(self) -> int | None:
         """Returns the messages in the queue; None when there is no such queue.
@@ -111,17 +114,8 @@ class Queue:
             channel=channel,
         )
 
-    def _declare(self) -> int:
-        # Passively first: an existing queue with other arguments would refuse an active declaration.
-        count = self.count()
-        if count is None:
-            with self._connection.translated(self.name):
-                self._open().queue_declare(self.name, durable=True)
-            log.info("queue %s was missing and is created", self.name)
-            count = 0
-        return count
-
-    def _exchange(self) -> None:
+    def _bind(self, route: str) -> None:
+        # Passively first: an existing queue or exchange with other arguments would refuse a declaration.
         try:
             with self._connection.translated(self.name):
                 self._open().exchange_declare(EXCHANGE, passive=True)
@@ -130,6 +124,8 @@ class Queue:
                 raise
             with self._connection.translated(self.name):
                 self._open().exchange_declare(EXCHANGE, "direct", durable=True)
+        with self._connection.translated(self.name):
+            self._open().queue_bind(self.name, EXCHANGE, route)
 
     def _open(self) -> BlockingChannel:
         """Returns the channel of the queue, a new one when the broker closed the last."""

@@ -9,17 +9,13 @@ from collections.abc import Sequence
 from rbit import template
 from rbit.config import RunnerSettings
 from rbit.decode import Facts
-from rbit.errors import RbitError
+from rbit.errors import CommandRefused
 from rbit.message import Message
 from rbit.runners.base import Command
 
 SHELL = "/bin/sh"
 STATUS_FD = 3  # one digit: in a redirection, dash takes no more
 PLAIN_WORD = re.compile(r"[A-Za-z0-9_./+-]+")
-
-
-class CommandRefused(RbitError):
-    """Raised when a message's values cannot be given to the command."""
 
 
 class ShellRunner:

@@ -1,0 +1,306 @@
+"""The client's loop: takes messages from their queues, has slots work them off, and settles them.
+
+All of it runs in the main thread, one step a turn; other threads only post events. See docs/design.rst
+for the life of a message.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from rbit.broker import Delivery, Queue
+from rbit.config import Config, RunnerSettings
+from rbit.errors import BrokerError, ConnectionLost, DeliveryLost, QueueUnavailable
+from rbit.job import Job, Outcome, Slot
+from rbit.link import Link
+from rbit.message import BLOCKED, GOOD, WAITING
+from rbit.publisher import Copy, Publisher
+from rbit.runners import Runner
+from rbit.status import Reporter
+from rbit.tree import Forest
+
+log = logging.getLogger("rbit.client")
+
+SLICE = 0.5  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
+LAST_WAIT = 10.0  # seconds that a stop waits for statuses and copies on their way
+REMEMBERED = 3600.0  # seconds that an ended job is kept whose message is expected to come again
+
+
+class Client:
+    """Works off the queues of a configuration.
+
+    Arguments:
+        config: the configuration.
+        runners: the runner of each queue, by its name.
+        poll_time: seconds between two polls.
+    """
+
+    def __init__(self, config: Config, runners: Mapping[str, Runner], poll_time: float) -> None:
+        self._sections: dict[str, RunnerSettings] = {section.queue: section for section in config.runners}
+        self._runners = runners
+        self._poll_time = poll_time
+        name = f"rbit {config.client.name}"
+        self._link = Link(config.amqp, name)
+        self._publisher = Publisher(config.amqp, f"{name} (publisher)")
+        self._reporter = Reporter(config.pybit, config.client.name) if config.pybit else None
+        forest = Forest()
+        self._slots = [
+            Slot(number + 1, forest, self._reporter, self._post_end)
+            for number in range(config.client.concurrency)
+        ]
+        self._events: deque[Callable[[], None]] = deque()
+        self._queues: dict[str, Queue] = {}
+        self._turns: deque[str] = deque(self._sections)  # whose turn it is to be asked
+        self._empty: set[str] = set()  # found empty since a job ended
+        self._held: set[str] = set()  # not to be asked before the next poll
+        self._failures: dict[str, int] = {}  # how often the broker refused a queue, in a row
+        self._poll_at: float | None = None  # None while queues are asked without pause
+        self._numbers = itertools.count(1)
+        self._jobs: list[Job] = []  # not settled
+        self._signals = 0
+        self._obeyed = 0
+        self._copies_until: float | None = None
+        self.all_good = True  # whether every job so far ended Done
+
+    def run(self, once: bool = False) -> None:
+        """Runs until a signal, or with ``once`` until nothing more can run now.
+
+        Errors, before the first connection only: BrokerRefused, BrokerUnreachable.
+        """
+        if once:
+            self._poll_time = math.inf
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note_signal)
+        for thread in (self._publisher, self._reporter, *self._slots):
+            if thread is not None:
+                thread.start()
+        try:
+            while not self._may_leave(once):
+                self.turn()
+        finally:
+            self._leave()
+
+    def turn(self) -> None:
+        """Takes one step: obeys signals, settles what ended, takes one message, else waits."""
+        self._obey()
+        if self._link.tend():
+            self._prepare()
+        while self._events:
+            self._events.popleft()()
+        try:
+            if not self._take_one() and not self._events:
+                self._link.wait(self._pause())
+        except ConnectionLost as error:
+            self._queues.clear()
+            self._link.lost(error)
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        self._signals += 1
+
+    def _obey(self) -> None:
+        """Acts on signals that have come: the first ends the taking of messages, the second the jobs."""
+        signals = min(self._signals, 2)
+        if self._obeyed == 0 and signals > 0:
+            running = [str(slot.job) for slot in self._slots if slot.job]
+            if running:
+                log.info("stopping after %s; a second signal stops them now", ", ".join(running))
+            else:
+                log.info("stopping")
+        if self._obeyed < 2 <= signals:
+            for slot in self._slots:
+                if slot.job:
+                    slot.end(Outcome(WAITING, "rbit was stopped"))
+        self._obeyed = signals
+
+    def _prepare(self) -> None:
+        """Looks at every queue after a connection was made."""
+        connection = self._link.connection
+        assert connection is not None
+        self._queues = {name: Queue(connection, name) for name in self._sections}
+        self._empty.clear()
+        self._held.clear()
+        try:
+            for queue in self._queues.values():
+                queue.prepare()
+        except ConnectionLost as error:
+            self._queues.clear()
+            self._link.lost(error)
+
+    def _take_one(self) -> bool:
+        """Asks the next queue whose turn it is; returns False when none can be asked now."""
+        if self._obeyed or not self._queues:
+            return False
+        if self._poll_at is not None and time.monotonic() >= self._poll_at:
+            self._poll_at = None
+            self._empty.clear()
+            self._held.clear()
+        slot = next((slot for slot in self._slots if slot.job is None), None)
+        if slot is None:
+            return False
+        for _ in range(len(self._turns)):
+            name = self._turns[0]
+            self._turns.rotate(-1)
+            if name not in self._empty and name not in self._held and not self._is_full(name):
+                delivery = self._get(name)
+                if delivery is None:
+                    self._empty.add(name)
+                else:
+                    self._begin(slot, delivery)
+                return True
+        self._schedule_poll()
+        return False
+
+    def _is_full(self, name: str) -> bool:
+        limit = self._sections[name].concurrency
+        if limit is None:
+            return False
+        return sum(slot.job is not None and slot.job.message.queue == name for slot in self._slots) >= limit
+
+    def _get(self, name: str) -> Delivery | None:
+        failures = self._failures.get(name, 0)
+        try:
+            if failures:
+                self._queues[name].prepare()
+            delivery = self._queues[name].get()
+        except QueueUnavailable as error:
+            self._failures[name] = failures = failures + 1
+            if failures & (failures - 1) == 0:  # at first, then ever more rarely
+                log.error("the broker refuses the queue %s; it is tried again at each poll", error)
+            self._hold(name)
+            return None
+        if failures:
+            del self._failures[name]
+            log.info("the queue %s can be read again", name)
+        return delivery
+
+    def _begin(self, slot: Slot, delivery: Delivery) -> None:
+        """Has a slot work off a message, unless its job lives here already."""
+        if delivery.redelivered and (job := self._owner(delivery)):
+            log.info("%s: its message came again; it is not run twice", job)
+            job.delivery = delivery
+            if job.outcome is not None:
+                self._settle(job)
+            return
+        section = self._sections[delivery.queue]
+        job = Job(delivery, section, self._runners[delivery.queue], next(self._numbers))
+        self._jobs.append(job)
+        slot.begin(job)
+
+    def _owner(self, delivery: Delivery) -> Job | None:
+        """Returns a job whose delivery was lost and whose message this is."""
+        key = (delivery.queue, delivery.properties.message_id, delivery.body)
+        return next((job for job in self._jobs if job.delivery.lost and job.key == key), None)
+
+    def _post(self, event: Callable[[], None]) -> None:
+        """Has the main thread call ``event`` in its next turn; any thread may call this."""
+        self._events.append(event)
+        self._link.wake()
+
+    def _post_end(self, job: Job) -> None:
+        self._post(partial(self._end, job))
+
+    def _end(self, job: Job) -> None:
+        """Frees the slot of a job that has an outcome."""
+        for slot in self._slots:
+            if slot.job is job:
+                slot.job = None
+        job.ended_at = time.monotonic()
+        self._empty.clear()
+        self._settle(job)
+
+    def _settle(self, job: Job) -> None:
+        """Acknowledges or gives back the message of an ended job, after its copy and its final status."""
+        outcome = job.outcome
+        assert outcome is not None
+        if outcome.status == BLOCKED and not job.copied and not job.delivery.lost:
+            self._hold(job.message.queue)
+            message = job.message
+            done = partial(self._post_copied, job)
+            self._publisher.put(Copy(message.queue, message.body, message.properties, done))
+            return
+        if outcome.status != WAITING or job.updates.last is not None:
+            job.updates.finish(outcome.status, outcome.why)
+        else:
+            log.error("%s: not run: %s", job, outcome.why)
+        try:
+            if outcome.status == WAITING:
+                job.delivery.requeue()
+            else:
+                job.delivery.ack()
+        except DeliveryLost:
+            if outcome.status != WAITING:
+                log.warning("%s: its connection was lost; its message is settled when it comes again", job)
+                return
+        self._jobs.remove(job)
+        self.all_good = self.all_good and outcome.status in GOOD
+        if outcome.pause:
+            self._hold(job.message.queue)
+
+    def _post_copied(self, job: Job, error: BrokerError | None) -> None:
+        self._post(partial(self._copied, job, error))
+
+    def _copied(self, job: Job, error: BrokerError | None) -> None:
+        """Goes on with a Blocked job, whose copy is published or not."""
+        if job not in self._jobs:
+            return
+        job.copied = error is None
+        if error is not None:
+            job.outcome = Outcome(WAITING, f"its copy could not be published: {error}", pause=True)
+        self._settle(job)
+
+    def _hold(self, name: str) -> None:
+        """Leaves a queue alone until the next poll."""
+        self._held.add(name)
+        self._schedule_poll()
+
+    def _schedule_poll(self) -> None:
+        if self._poll_at is None:
+            self._poll_at = time.monotonic() + self._poll_time
+
+    def _pause(self) -> float:
+        """Returns how many seconds the loop may wait now."""
+        if self._poll_at is None or self._obeyed:
+            return SLICE
+        return max(0.0, min(SLICE, self._poll_at - time.monotonic()))
+
+    def _may_leave(self, once: bool) -> bool:
+        """Whether there is nothing left to wait for."""
+        self._forget()
+        if self._events or any(slot.job for slot in self._slots):
+            return False
+        if self._obeyed:
+            copying = [job for job in self._jobs if not job.delivery.lost]
+            if self._copies_until is None:
+                self._copies_until = time.monotonic() + LAST_WAIT
+            return not copying or time.monotonic() >= self._copies_until or self._obeyed > 1
+        return once and self._link.connection is not None and not self._jobs and not self._open()
+
+    def _open(self) -> bool:
+        return any(name not in self._empty and name not in self._held for name in self._turns)
+
+    def _forget(self) -> None:
+        """Drops ended jobs whose message another client must have got."""
+        before = time.monotonic() - REMEMBERED
+        if self._jobs and 0 < self._jobs[0].ended_at < before:
+            self._jobs = [job for job in self._jobs if not 0 < job.ended_at < before]
+
+    def _leave(self) -> None:
+        """Ends all threads and processes, and gives back what is not settled."""
+        for slot in self._slots:
+            if slot.job:  # only when the loop itself failed
+                slot.end(Outcome(WAITING, "rbit failed"))
+            slot.close()
+        if self._reporter is not None:
+            self._reporter.close(LAST_WAIT)
+        self._publisher.close(0.0)
+        for job in self._jobs:
+            log.warning("%s: not acknowledged; its message will be delivered again", job)
+        self._link.close()
+        log.info("stopped")

@@ -1,0 +1,125 @@
+"""The client's connection to the broker: made in the background, and made again when it is lost.
+
+Connecting can take long when a network is silent, so each attempt runs in a thread of its own; everything
+else here belongs to the main thread, but for ``wake``. Knows nothing of queues or jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+
+from rbit.broker import Connection
+from rbit.config import AmqpSettings
+from rbit.errors import BrokerError, BrokerRefused, BrokerUnreachable, ConnectionLost
+
+log = logging.getLogger("rbit.client")
+
+FIRST_WAIT = 1.0  # seconds before the second attempt; it doubles with each
+LONGEST_WAIT = 30.0  # seconds
+
+
+class Link:
+    """Keeps a connection.
+
+    Arguments:
+        amqp: where, and for how many seconds the first connection is tried.
+        name: shown in RabbitMQ's list of connections.
+    """
+
+    def __init__(self, amqp: AmqpSettings, name: str) -> None:
+        self.connection: Connection | None = None
+        self._amqp = amqp
+        self._name = name
+        self._bell = threading.Event()
+        self._result: Connection | BrokerError | None = None  # of an attempt, until the main thread takes it
+        self._trying = False
+        self._failures = 0
+        self._try_at = 0.0
+        self._give_up_at: float | None = time.monotonic() + amqp.connect_timeout  # None after the first
+
+    def tend(self) -> bool:
+        """Takes the connection one step on; returns True when a new one has just been made.
+
+        Errors, before the first connection only: BrokerRefused at once; BrokerUnreachable when the time
+        for it is over.
+        """
+        if self.connection is not None:
+            return False
+        result, self._result = self._result, None
+        if isinstance(result, Connection):
+            return self._made(result)
+        if result is not None:
+            self._failed(result)
+        now = time.monotonic()
+        if self._give_up_at is not None and now >= self._give_up_at:
+            raise BrokerUnreachable(
+                f"no connection to RabbitMQ at {self._amqp.host}:{self._amqp.port} within "
+                f"{self._amqp.connect_timeout:g} s; is it running, and are host and port in [amqp] right?"
+            )
+        if not self._trying and now >= self._try_at:
+            self._trying = True
+            threading.Thread(target=self._attempt, name="connect", daemon=True).start()
+        return False
+
+    def lost(self, error: ConnectionLost) -> None:
+        """Notes that the connection broke; ``tend`` makes a new one."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        log.warning("connection to RabbitMQ lost: %s; running jobs go on", error)
+        self._schedule()
+
+    def wait(self, seconds: float) -> None:
+        """Serves the connection, or waits for one, at most ``seconds``. Errors: ConnectionLost."""
+        if self.connection is not None:
+            self.connection.wait(seconds)
+        else:
+            self._bell.wait(seconds)
+            self._bell.clear()
+
+    def wake(self) -> None:
+        """Ends a ``wait`` early; any thread may call it."""
+        self._bell.set()
+        connection = self.connection
+        if connection is not None:
+            connection.wake()
+
+    def close(self) -> None:
+        """Closes the connection; what is not settled goes back to its queue."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def _attempt(self) -> None:
+        try:
+            self._result = Connection(self._amqp, self._name)
+        except BrokerError as error:
+            self._result = error
+        self._bell.set()
+
+    def _made(self, connection: Connection) -> bool:
+        again = "again " if self._give_up_at is None else ""
+        log.info("connected %sto RabbitMQ at %s:%d", again, self._amqp.host, self._amqp.port)
+        self.connection = connection
+        self._trying = False
+        self._failures = 0
+        self._give_up_at = None
+        return True
+
+    def _failed(self, error: BrokerError) -> None:
+        self._trying = False
+        if self._give_up_at is not None and isinstance(error, BrokerRefused):
+            raise error
+        self._schedule()
+        if self._give_up_at is not None and self._failures == 1:
+            log.warning("%s; trying for %g s", error, self._amqp.connect_timeout)
+        else:
+            log.debug("%s", error)
+
+    def _schedule(self) -> None:
+        wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        self._try_at = time.monotonic() + wait * random.uniform(0.75, 1.0)

@@ -1,0 +1,92 @@
+"""The table of floors in docs/design.rst: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import unittest
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent / "rbit"
+
+FLOORS = (
+    {"errors"},
+    {"models", "shell_text", "output", "ini", "keeper"},
+    {"decode", "config", "template"},
+    {"message"},
+    {"broker", "tree", "status", "runners", "worker"},
+    {"publisher", "process", "link"},
+    {"job"},
+    {"client", "check"},
+    {"cli"},
+)
+FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+
+# Outside libraries, and the only modules that may load them.
+ONLY = {"pika": {"broker"}, "requests": {"status"}, "psutil": {"tree"}, "jsonpickle": {"models"}}
+
+
+def module_of(path: Path) -> str:
+    """Return the name of a file's module, or of the package inside rbit that it belongs to."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    """Return the modules that a file imports, each with its column."""
+    found: list[tuple[str, int]] = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.col_offset) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "rbit":
+                found += [(f"rbit.{alias.name}", node.col_offset) for alias in node.names]
+            else:
+                found.append((node.module, node.col_offset))
+    return found
+
+
+class FloorsTest(unittest.TestCase):
+    files = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+    def test_every_module_has_a_floor(self) -> None:
+        self.assertEqual({module_of(path) for path in self.files}, set(FLOOR))
+
+    def test_imports_run_downward_only(self) -> None:
+        checked = 0
+        for path in self.files:
+            own = module_of(path)
+            for name, _ in imports(path):
+                parts = name.split(".")
+                if parts[0] == "rbit" and len(parts) > 1 and parts[1] in FLOOR and parts[1] != own:
+                    checked += 1
+                    self.assertLess(FLOOR[parts[1]], FLOOR[own], f"{own} imports {parts[1]}")
+        self.assertGreater(checked, 30)
+
+    def test_keeper_imports_nothing_of_rbit(self) -> None:
+        names = [name for name, _ in imports(PACKAGE / "keeper.py")]
+        self.assertEqual([name for name in names if name.startswith("rbit")], [])
+
+    def test_no_import_inside_a_function_but_in_the_command(self) -> None:
+        inside = {module_of(path) for path in self.files for name, column in imports(path)
+                  if column and name.startswith("rbit")}
+        self.assertEqual(inside, {"cli"})
+
+    def test_libraries_are_imported_at_their_border_only(self) -> None:
+        for path in self.files:
+            for name, _ in imports(path):
+                library = name.split(".")[0]
+                if library in ONLY:
+                    self.assertIn(module_of(path), ONLY[library], f"{path.name} imports {library}")
+
+    def test_design_document_holds_the_same_table(self) -> None:
+        text = (PACKAGE.parent / "docs" / "design.rst").read_text("utf-8")
+        table = text[text.index("floor modules") : text.index("Two programs are started")]
+        for number, floor in enumerate(FLOORS):
+            rows = [line for line in table.splitlines() if line.startswith(f"{number} ")]
+            self.assertEqual(len(rows), 1, f"one row for floor {number}")
+            for module in floor:
+                self.assertIn(f"``{module}``", rows[0])
+
+
+if __name__ == "__main__":
+    unittest.main()

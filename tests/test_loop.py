@@ -1,0 +1,252 @@
+"""The loop on a real broker: taking messages, running jobs, settling them."""
+
+from __future__ import annotations
+
+import json
+import unittest
+from pathlib import Path
+
+from tests.support.case import BrokerCase
+from tests.support.rbit_process import RbitProcess
+
+CAPTURE = (Path(__file__).parent / "captures" / "build_request.json").read_bytes()
+
+JOBS = '''
+import json, os, sys, threading, time
+import rbit
+
+def note(line):
+    with open("ran", "a") as file:
+        file.write(line + "\\n")
+
+def record(message, set_status, settings):
+    note(f"{message.queue} {message.body.decode()}")
+
+def slow(message, set_status, settings):
+    note(f"start {message.body.decode()}")
+    time.sleep(float(settings["seconds"]))
+    note(f"end {message.body.decode()}")
+
+def gate(message, set_status, settings):
+    """Runs until the file named like the body exists."""
+    note(f"start {message.body.decode()}")
+    while not os.path.exists(message.body.decode()):
+        time.sleep(0.02)
+    note(f"end {message.body.decode()}")
+
+def blocked_once(message, set_status, settings):
+    name = f"seen-{message.body.decode()}"
+    note(f"run {message.body.decode()}")
+    if not os.path.exists(name):
+        open(name, "w").close()
+        raise rbit.Blocked("missing dependency")
+
+def fails(message, set_status, settings):
+    raise ValueError("no good")
+'''
+
+
+def ran(process: RbitProcess) -> list[str]:
+    """Return what the jobs wrote to their common file."""
+    path = process.folder / "ran"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+class LoopTest(BrokerCase):
+    def run_jobs(
+        self, runners: dict[str, dict[str, object]], *arguments: str, **sections: object
+    ) -> RbitProcess:
+        text = self.ini(runners, **sections)  # type: ignore[arg-type]
+        return self.rbit(text, *arguments, files={"jobs.py": JOBS})
+
+    def test_messages_are_worked_off_in_order_and_acknowledged(self) -> None:
+        queue = self.queue_name()
+        for number in range(20):
+            self.publish(queue, str(number))
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:record"}}, "--once")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual(ran(rbit), [f"{queue} {number}" for number in range(20)])
+        self.assertEqual(self.depth(queue), 0)
+
+    def test_once_exits_1_when_a_job_failed_and_the_message_is_gone(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "a")
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:fails"}}, "--once")
+        self.assertEqual(rbit.wait(), 1, rbit.output)
+        self.assertEqual(self.depth(queue), 0)
+        self.assertRegex(rbit.output, r"message #1: Failed: ValueError: no good")
+        self.assertIn("Traceback (most recent call last)", rbit.output)
+
+    def test_once_with_empty_queues_exits_0(self) -> None:
+        rbit = self.run_jobs({self.queue_name(): {"runner": "python!jobs:record"}}, "--once")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+
+    def test_missing_queue_is_created_durable_as_pybit_does(self) -> None:
+        queue = self.queue_name("any_latex_pdf")
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:record"}}, "--once")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.channel.queue_declare(queue, durable=True)  # as PyBit would: refused if it differed
+        self.channel.exchange_declare("pybit", "direct", durable=True)
+        self.channel.basic_publish("pybit", queue.replace("_", "."), b"by route", mandatory=True)
+        self.assertEqual(self.bodies(queue), [b"by route"])
+
+    def test_existing_queue_of_another_form_is_taken_as_it_is(self) -> None:
+        queue = self.declare(self.queue_name(), x_queue_type="quorum")
+        self.publish(queue, "a")
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:record"}}, "--once")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual(ran(rbit), [f"{queue} a"])
+
+    def test_full_queue_does_not_starve_another(self) -> None:
+        full, other = self.queue_name("full"), self.queue_name("other")
+        for number in range(10):
+            self.publish(full, str(number))
+        self.publish(other, "x")
+        self.publish(other, "y")
+        job = {"runner": "python!jobs:record"}
+        rbit = self.run_jobs({full: dict(job), other: dict(job)}, "--once")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual(ran(rbit)[:4], [f"{full} 0", f"{other} x", f"{full} 1", f"{other} y"])
+
+    def test_no_message_is_taken_that_cannot_start_now(self) -> None:
+        queue = self.queue_name()
+        for name in ("one", "two", "three"):
+            self.publish(queue, name)
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:gate"}}, rbit={"concurrency": 2})
+        self.wait_until(lambda: len(ran(rbit)) == 2, what="two jobs to start")
+        self.assertEqual(self.depth(queue), 1)
+        for name in ("one", "two", "three"):
+            (rbit.folder / name).touch()
+        self.wait_until(lambda: "end three" in ran(rbit), what="the third job")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_concurrency_of_a_queue_is_kept(self) -> None:
+        limited, free = self.queue_name("limited"), self.queue_name("free")
+        for name in ("a1", "a2"):
+            self.publish(limited, name)
+        self.publish(free, "b1")
+        job = {"runner": "python!jobs:gate"}
+        rbit = self.run_jobs(
+            {limited: {**job, "concurrency": 1}, free: dict(job)}, rbit={"concurrency": 3}
+        )
+        self.wait_until(lambda: {"start a1", "start b1"} <= set(ran(rbit)), what="one job of each queue")
+        self.assertEqual(self.depth(limited), 1)
+        (rbit.folder / "a1").touch()
+        self.wait_until(lambda: "start a2" in ran(rbit), what="the second job of the limited queue")
+        for name in ("a2", "b1"):
+            (rbit.folder / name).touch()
+        self.wait_until(lambda: len(ran(rbit)) == 6, what="all ends")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_message_that_comes_while_a_job_runs_starts_when_it_ends_and_not_at_the_next_poll(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "first")
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:gate"}}, rbit={"polling_time": 3600})
+        self.wait_until(lambda: ran(rbit) == ["start first"], what="the first job")
+        self.publish(queue, "second")
+        (rbit.folder / "second").touch()
+        (rbit.folder / "first").touch()
+        self.wait_until(lambda: "end second" in ran(rbit), what="the second job")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_poll_time_option_wins_over_the_file(self) -> None:
+        queue = self.declare(self.queue_name())
+        rbit = self.run_jobs(
+            {queue: {"runner": "python!jobs:record"}}, "--poll-time", "0.1", rbit={"polling_time": 3600}
+        )
+        rbit.wait_for_line("polled every 0.1 s")
+        rbit.wait_for_line("connected to RabbitMQ")
+        self.publish(queue, "late")
+        self.wait_until(lambda: ran(rbit) == [f"{queue} late"], what="the late message")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_blocked_message_goes_behind_the_others_and_waits_for_the_next_poll(self) -> None:
+        queue = self.queue_name()
+        for name in ("a", "b"):
+            self.publish(queue, name, content_type="text/plain", headers={"x": 1})
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:blocked_once"}}, "--once")
+        self.assertEqual(rbit.wait(), 1, rbit.output)
+        self.assertEqual(ran(rbit), ["run a"])
+        self.assertRegex(rbit.output, "Blocked: missing dependency")
+        method, properties, body = self.channel.basic_get(queue)
+        self.assertEqual(body, b"b")
+        method, properties, body = self.channel.basic_get(queue, auto_ack=True)
+        self.assertEqual((body, properties.content_type, properties.headers, properties.delivery_mode),
+                         (b"a", "text/plain", {"x": 1}, 2))
+        self.assertIsNone(self.channel.basic_get(queue)[0])
+
+    def test_blocked_job_is_run_again_at_a_later_poll(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "a")
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:blocked_once"}}, rbit={"polling_time": 0.3})
+        self.wait_until(lambda: ran(rbit) == ["run a", "run a"], what="the second run")
+        rbit.wait_for_line("message #2: Done")
+        self.assertEqual(rbit.stop(), 0)
+        self.assertEqual(self.depth(queue), 0)
+
+    def test_blocked_queue_is_asked_again_although_others_are_busy(self) -> None:
+        queue, busy = self.queue_name(), self.queue_name("busy")
+        self.publish(queue, "a")
+        for number in range(400):
+            self.publish(busy, str(number))
+        rbit = self.run_jobs(
+            {queue: {"runner": "python!jobs:blocked_once"}, busy: {"runner": "python!jobs:slow", "seconds": 0.05}},
+            rbit={"polling_time": 0.5},
+        )
+        self.wait_until(lambda: ran(rbit).count("run a") == 2, what="the second run")
+        self.assertGreater(self.depth(busy), 0, "the busy queue must not have run dry before")
+        rbit.signal(15)
+        self.assertEqual(rbit.wait(), 0)
+
+    def test_blocked_message_of_another_user_and_with_cc_is_copied_once(self) -> None:
+        queue, other = self.declare(self.queue_name()), self.declare(self.queue_name("cc"))
+        self.publish(queue, "a", headers={"CC": [other], "keep": True}, user_id=self.node.user)
+        self.assertEqual(self.bodies(other), [b"a"])
+        self.node.ctl("add_user", "another", "secret")
+        self.addCleanup(self.node.ctl, "delete_user", "another")
+        self.node.ctl("set_permissions", "another", ".*", ".*", ".*")
+        rbit = self.run_jobs(
+            {queue: {"runner": "python!jobs:blocked_once"}}, "--once",
+            amqp={"user": "another", "password": "secret"},
+        )
+        self.assertEqual(rbit.wait(), 1, rbit.output)
+        self.assertEqual((self.depth(queue), self.depth(other)), (1, 0))
+
+    def test_deleted_queue_is_reported_made_again_and_others_are_worked_on(self) -> None:
+        queue, other = self.declare(self.queue_name()), self.declare(self.queue_name("other"))
+        job = {"runner": "python!jobs:record"}
+        rbit = self.run_jobs({queue: dict(job), other: dict(job)})
+        rbit.wait_for_line("connected to RabbitMQ")
+        self.publish(other, "before")
+        self.wait_until(lambda: ran(rbit) == [f"{other} before"], what="the first message")
+        self.channel.queue_delete(queue)
+        rbit.wait_for_line(rf"the broker refuses the queue {queue}: .*no queue")
+        rbit.wait_for_line(f"queue {queue} was missing and is created")
+        self.publish(other, "after")
+        self.publish(queue, "again")
+        self.wait_until(lambda: len(ran(rbit)) == 3, what="messages on both queues")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_heartbeats_go_on_during_a_job_of_three_times_their_interval(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "long")
+        rbit = self.run_jobs(
+            {queue: {"runner": "python!jobs:slow", "seconds": 6}}, "--once", amqp={"heartbeat": 2}
+        )
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual(ran(rbit), ["start long", "end long"])
+        self.assertNotIn("lost", rbit.output)
+        self.assertEqual(self.depth(queue), 0)
+
+    def test_build_request_is_named_by_its_job(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, CAPTURE)
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:record"}}, "--once")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertRegex(rbit.output, rf"{queue} job {json.loads(CAPTURE)['job']['id']}: Building")
+        self.assertRegex(rbit.output, rf"{queue} job 1: Done")
+        self.assertRegex(rbit.output, r"no \[pybit\] section: statuses go to this log only")
+
+
+if __name__ == "__main__":
+    unittest.main()
