@@ -31,6 +31,7 @@ setup(
             "mypy",
             "ruff",
             "setuptools>=70.1",
+            "supervisor>=4.3",
             "types-psutil",
             "types-requests",
         ],

@@ -63,7 +63,8 @@ def check(config: Config, made: Mapping[str, Runner]) -> None:
     except BrokerError as error:
         warn(f"{error}; the queues were not looked at")
     for section in config.runners:
-        print(f"{section.queue}: {' '.join(section.runner.split())} ({counts.get(section.queue, 'not looked at')})")
+        state = counts.get(section.queue, "not looked at")
+        print(f"{section.queue}: {" ".join(section.runner.split())} ({state})")
 
 
 def look(amqp: AmqpSettings, names: list[str]) -> Iterator[tuple[str, str]]:

@@ -95,8 +95,8 @@ def run(options: argparse.Namespace) -> int:
     start_logging(settings, options.debug)
     poll_time = options.poll_time or settings.client.polling_time
     announce(settings, made, poll_time)
-    client = Client(settings, made, poll_time)
-    client.run(options.once)
+    client = Client(settings, made, poll_time, options.once)
+    client.run()
     return errors.EXIT_JOBS_FAILED if options.once and not client.all_good else errors.EXIT_OK
 
 
@@ -111,8 +111,8 @@ def start_logging(settings: Config, debug: bool) -> None:
         return
     logging.basicConfig(stream=sys.stdout, level=logging.DEBUG if debug else logging.INFO, format=FORMAT)
     # rbit says what matters of their failures itself, in one line.
-    logging.getLogger("pika").setLevel(logging.INFO if debug else logging.CRITICAL)
-    logging.getLogger("urllib3").setLevel(logging.INFO if debug else logging.ERROR)
+    logging.getLogger("pika").setLevel(logging.WARNING if debug else logging.CRITICAL)
+    logging.getLogger("urllib3").setLevel(logging.DEBUG if debug else logging.ERROR)
 
 
 def announce(settings: Config, made: dict[str, Runner], poll_time: float) -> None:

@@ -22,6 +22,7 @@ from rbit.job import Job, Outcome, Slot
 from rbit.link import Link
 from rbit.message import BLOCKED, GOOD, WAITING
 from rbit.publisher import Copy, Publisher
+from rbit.rota import Rota
 from rbit.runners import Runner
 from rbit.status import Reporter
 from rbit.tree import Forest
@@ -40,12 +41,16 @@ class Client:
         config: the configuration.
         runners: the runner of each queue, by its name.
         poll_time: seconds between two polls.
+        once: whether to stop when nothing more can run now.
     """
 
-    def __init__(self, config: Config, runners: Mapping[str, Runner], poll_time: float) -> None:
+    def __init__(
+        self, config: Config, runners: Mapping[str, Runner], poll_time: float, once: bool = False
+    ) -> None:
         self._sections: dict[str, RunnerSettings] = {section.queue: section for section in config.runners}
         self._runners = runners
-        self._poll_time = poll_time
+        self._rota = Rota(self._sections, math.inf if once else poll_time)
+        self._once = once
         name = f"rbit {config.client.name}"
         self._link = Link(config.amqp, name)
         self._publisher = Publisher(config.amqp, f"{name} (publisher)")
@@ -57,11 +62,7 @@ class Client:
         ]
         self._events: deque[Callable[[], None]] = deque()
         self._queues: dict[str, Queue] = {}
-        self._turns: deque[str] = deque(self._sections)  # whose turn it is to be asked
-        self._empty: set[str] = set()  # found empty since a job ended
-        self._held: set[str] = set()  # not to be asked before the next poll
         self._failures: dict[str, int] = {}  # how often the broker refused a queue, in a row
-        self._poll_at: float | None = None  # None while queues are asked without pause
         self._numbers = itertools.count(1)
         self._jobs: list[Job] = []  # not settled
         self._signals = 0
@@ -69,20 +70,18 @@ class Client:
         self._copies_until: float | None = None
         self.all_good = True  # whether every job so far ended Done
 
-    def run(self, once: bool = False) -> None:
+    def run(self) -> None:
         """Runs until a signal, or with ``once`` until nothing more can run now.
 
         Errors, before the first connection only: BrokerRefused, BrokerUnreachable.
         """
-        if once:
-            self._poll_time = math.inf
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_signal)
         for thread in (self._publisher, self._reporter, *self._slots):
             if thread is not None:
                 thread.start()
         try:
-            while not self._may_leave(once):
+            while not self._may_leave():
                 self.turn()
         finally:
             self._leave()
@@ -96,7 +95,7 @@ class Client:
             self._events.popleft()()
         try:
             if not self._take_one() and not self._events:
-                self._link.wait(self._pause())
+                self._link.wait(min(SLICE, self._rota.pause()))
         except ConnectionLost as error:
             self._queues.clear()
             self._link.lost(error)
@@ -124,8 +123,7 @@ class Client:
         connection = self._link.connection
         assert connection is not None
         self._queues = {name: Queue(connection, name) for name in self._sections}
-        self._empty.clear()
-        self._held.clear()
+        self._rota.restart()
         try:
             for queue in self._queues.values():
                 queue.prepare()
@@ -135,27 +133,16 @@ class Client:
 
     def _take_one(self) -> bool:
         """Asks the next queue whose turn it is; returns False when none can be asked now."""
-        if self._obeyed or not self._queues:
-            return False
-        if self._poll_at is not None and time.monotonic() >= self._poll_at:
-            self._poll_at = None
-            self._empty.clear()
-            self._held.clear()
         slot = next((slot for slot in self._slots if slot.job is None), None)
-        if slot is None:
+        if self._obeyed or not self._queues or slot is None:
             return False
-        for _ in range(len(self._turns)):
-            name = self._turns[0]
-            self._turns.rotate(-1)
-            if name not in self._empty and name not in self._held and not self._is_full(name):
-                delivery = self._get(name)
-                if delivery is None:
-                    self._empty.add(name)
-                else:
-                    self._begin(slot, delivery)
-                return True
-        self._schedule_poll()
-        return False
+        name = self._rota.next(self._is_full)
+        if name is None:
+            return False
+        delivery = self._get(name)
+        if delivery is not None:
+            self._begin(slot, delivery)
+        return True
 
     def _is_full(self, name: str) -> bool:
         limit = self._sections[name].concurrency
@@ -173,11 +160,13 @@ class Client:
             self._failures[name] = failures = failures + 1
             if failures & (failures - 1) == 0:  # at first, then ever more rarely
                 log.error("the broker refuses the queue %s; it is tried again at each poll", error)
-            self._hold(name)
+            self._rota.hold(name)
             return None
         if failures:
             del self._failures[name]
             log.info("the queue %s can be read again", name)
+        if delivery is None:
+            self._rota.found_empty(name)
         return delivery
 
     def _begin(self, slot: Slot, delivery: Delivery) -> None:
@@ -190,6 +179,7 @@ class Client:
             return
         section = self._sections[delivery.queue]
         job = Job(delivery, section, self._runners[delivery.queue], next(self._numbers))
+        log.debug("%s: taken%s", job, " once more" if delivery.redelivered else "")
         self._jobs.append(job)
         slot.begin(job)
 
@@ -212,7 +202,7 @@ class Client:
             if slot.job is job:
                 slot.job = None
         job.ended_at = time.monotonic()
-        self._empty.clear()
+        self._rota.job_ended()
         self._settle(job)
 
     def _settle(self, job: Job) -> None:
@@ -220,7 +210,7 @@ class Client:
         outcome = job.outcome
         assert outcome is not None
         if outcome.status == BLOCKED and not job.copied and not job.delivery.lost:
-            self._hold(job.message.queue)
+            self._rota.hold(job.message.queue)
             message = job.message
             done = partial(self._post_copied, job)
             self._publisher.put(Copy(message.queue, message.body, message.properties, done))
@@ -238,10 +228,11 @@ class Client:
             if outcome.status != WAITING:
                 log.warning("%s: its connection was lost; its message is settled when it comes again", job)
                 return
+        log.debug("%s: its message is %s", job, "put back" if outcome.status == WAITING else "acknowledged")
         self._jobs.remove(job)
         self.all_good = self.all_good and outcome.status in GOOD
         if outcome.pause:
-            self._hold(job.message.queue)
+            self._rota.hold(job.message.queue)
 
     def _post_copied(self, job: Job, error: BrokerError | None) -> None:
         self._post(partial(self._copied, job, error))
@@ -255,22 +246,7 @@ class Client:
             job.outcome = Outcome(WAITING, f"its copy could not be published: {error}", pause=True)
         self._settle(job)
 
-    def _hold(self, name: str) -> None:
-        """Leaves a queue alone until the next poll."""
-        self._held.add(name)
-        self._schedule_poll()
-
-    def _schedule_poll(self) -> None:
-        if self._poll_at is None:
-            self._poll_at = time.monotonic() + self._poll_time
-
-    def _pause(self) -> float:
-        """Returns how many seconds the loop may wait now."""
-        if self._poll_at is None or self._obeyed:
-            return SLICE
-        return max(0.0, min(SLICE, self._poll_at - time.monotonic()))
-
-    def _may_leave(self, once: bool) -> bool:
+    def _may_leave(self) -> bool:
         """Whether there is nothing left to wait for."""
         self._forget()
         if self._events or any(slot.job for slot in self._slots):
@@ -280,10 +256,8 @@ class Client:
             if self._copies_until is None:
                 self._copies_until = time.monotonic() + LAST_WAIT
             return not copying or time.monotonic() >= self._copies_until or self._obeyed > 1
-        return once and self._link.connection is not None and not self._jobs and not self._open()
-
-    def _open(self) -> bool:
-        return any(name not in self._empty and name not in self._held for name in self._turns)
+        ready = self._link.connection is not None
+        return self._once and ready and not self._jobs and self._rota.is_done()
 
     def _forget(self) -> None:
         """Drops ended jobs whose message another client must have got."""

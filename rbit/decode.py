@@ -36,8 +36,7 @@ def _rules(cls: type) -> dict[str, _Rule]:
     # jsonpickle sets attributes by any key: one could hide a method, and default_factory is special to it.
     rules = {name: _Rule(frozenset(), None, "left out") for name in (*dir(cls), "default_factory")}
     for name, hint in get_type_hints(cls, vars(models)).items():
-        types = set(get_args(hint) or (hint,))
-        types |= {type(None)} if types & {str, bool} else set()
+        types = {*(get_args(hint) or (hint,)), *({type(None)} if hint in {str, bool} else ())}
         wire = next((f"pybit.models.{kind.__name__}" for kind in types if kind in _CLASSES), None)
         words = " or ".join(sorted(kind.__name__ for kind in types)).replace("NoneType", "null")
         rules[name] = _Rule(frozenset(types - _CLASSES), wire, words)
@@ -86,9 +85,10 @@ def _integer(text: str) -> int:
 
 def _show(value: object) -> str:
     """Return a short form of ``value`` in printable ASCII, whatever a stranger put into it."""
-    if isinstance(value, str):
-        return ascii(value[:_SHOWN]) + ("..." if len(value) > _SHOWN else "")
-    return f"a {type(value).__name__}" if isinstance(value, (dict, list)) else ascii(value)[:_SHOWN]
+    if isinstance(value, (dict, list)):
+        return f"a {type(value).__name__}"
+    shown = ascii(value[:_SHOWN] if isinstance(value, str) else value)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
 
 
 class _Walk:
@@ -249,7 +249,7 @@ def build_request(body: bytes) -> models.BuildRequest:
     """Return the build request that a body holds.
 
     Raises:
-        BodyRefused: ``decode`` refuses the body, it holds another object, or a name is missing.
+        BodyRefused: ``decode`` refuses the body, it holds another object, or a name is missing or null.
     """
     request = decode(body)
     if not isinstance(request, models.BuildRequest):

@@ -34,11 +34,11 @@ WRAPPERS = {
     "coproc": ("", 0), "unbuffer": ("", 0), "xvfb-run": ("efnpsw", 0), "systemd-run": ("CEGHMptu", 0),
 }  # fmt: skip
 FIND_ACTIONS = {"-exec", "-execdir", "-ok", "-okdir"}
-# Program text in another language: the option that takes it, or "" for the first operand.
+# Program text in another language: the options that take it, and others that take an argument.
 _LANGUAGES = {
-    re.compile(r"python[\d.]*|pypy[\d.]*"): ("c", ""),
-    re.compile(r"perl[\d.]*|ruby[\d.]*|lua[\d.]*"): ("eE", ""),
-    re.compile(r"node|nodejs"): ("ep", ""),
+    re.compile(r"python[\d.]*|pypy[\d.]*"): ("c", "WX"),
+    re.compile(r"perl[\d.]*|ruby[\d.]*|lua[\d.]*"): ("eE", "Ir"),
+    re.compile(r"node|nodejs"): ("ep", "r"),
     re.compile(r"php[\d.]*"): ("r", ""),
     re.compile(r"[gmn]?awk"): ("e", "Fvf"),
     re.compile(r"g?sed"): ("e", "fl"),
@@ -209,9 +209,9 @@ def _option_arguments(arguments: Sequence[Word], letters: str, long: Sequence[st
 
 
 def _program(name: str, arguments: Sequence[Word], option: str, others: str) -> list[Word]:
-    found = _option_arguments(arguments, option)
+    index, _ = _first_operand(arguments, option + others)
+    found = _option_arguments(arguments[:index], option)
     if not found and name.endswith(_FIRST_OPERAND):
-        index, _ = _first_operand(arguments, others)
         found = [*arguments[index : index + 1]]
     return found
 

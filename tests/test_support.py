@@ -15,9 +15,10 @@ from pathlib import Path
 import pika
 import psutil
 
-from tests.support.case import BrokerCase, RbitProcess, descendants, ini, is_alive, wait_until
+from tests.support.case import BrokerCase, RbitProcess, ini
 from tests.support.node import NodeError, PrivateNode, missing_reason
-from tests.support.processes import free_port
+from tests.support.processes import descendants, free_port, is_alive
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 LOOPBACK = {"127.0.0.1", "::1"}  # epmd adds ::1 by itself
@@ -268,13 +269,12 @@ class BrokerCaseTest(BrokerCase):
         self.assertFalse(is_alive(orphans[0]))
 
     def test_configuration_names_the_node_and_takes_other_keys(self) -> None:
-        text = ini(
-            self.node, {"q": {"runner": "shell!true"}}, rbit={"polling_time": 9}, amqp={"user": None},
-            pybit={"url": "http://x"},
-        )
+        runners, pybit = {"q": {"runner": "shell!true"}}, {"url": "http://x"}
+        text = ini(self.node, runners, rbit={"polling_time": 9}, amqp={"user": None}, pybit=pybit)
         self.assertEqual(
-            f"[rbit]\nname = bob-villa\npolling_time = 9\n\n[amqp]\nhost = 127.0.0.1\nport = {self.node.port}\n"
-            "password = guest\nvirtual_host = /\n\n[pybit]\nurl = http://x\n\n[runner:q]\nrunner = shell!true\n",
+            "[rbit]\nname = bob-villa\npolling_time = 9\n\n[amqp]\nhost = 127.0.0.1\n"
+            f"port = {self.node.port}\npassword = guest\nvirtual_host = /\n\n"
+            "[pybit]\nurl = http://x\n\n[runner:q]\nrunner = shell!true\n",
             text,
         )
 

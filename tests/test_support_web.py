@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 
 import requests
 
-from tests.support.case import wait_until
 from tests.support.pybit_web import STATUSES, PybitWeb
+from tests.support.waiting import wait_until
 
 CAPTURES = Path(__file__).parent / "captures" / "http"
 TIME = re.compile(r'"time": "\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6})?"')
@@ -32,7 +32,8 @@ class WebCase(unittest.TestCase):
 
     def put(self, job: int, status: str, client: str = "", **more: Any) -> requests.Response:
         form = {"status": status, "client": client} if client else {"status": status}
-        return requests.put(f"{self.web.url}/job/{job}", **{"data": form, "auth": LOGIN, "timeout": BOUND, **more})
+        arguments = {"data": form, "auth": LOGIN, "timeout": BOUND, **more}
+        return requests.put(f"{self.web.url}/job/{job}", **arguments)
 
     def raw(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -131,9 +132,10 @@ class DescribedBehaviourTest(WebCase):
 
     def test_forms_of_every_kind_are_read(self) -> None:
         basic = {"Authorization": "basic " + base64.b64encode(b"admin:pass").decode()}  # lower case is taken
-        for kind in (None, "application/x-www-form-urlencoded", "application/x-www-form-urlencoded; charset=utf-8"):
-            headers = {**basic, "Content-Type": kind} if kind else basic
-            headers["Expect"] = "100-continue"
+        plain = "application/x-www-form-urlencoded"
+        with_charset = {"Content-Type": f"{plain}; charset=utf-8", "Expect": "100-continue"}
+        for more in ({}, {"Content-Type": plain}, with_charset):
+            headers = {**basic, **more}
             self.assertEqual(200, self.raw("PUT", "/job/5", b"status=Done&client=c%26d", headers)[0].status)
         self.assertEqual([("Done", "c&amp;d")] * 3, self.web.history(5)[1:])
         self.assertEqual({"status": "Done", "client": "c&d"}, self.web.requests[0].form)
@@ -161,8 +163,9 @@ class DescribedBehaviourTest(WebCase):
 
     def test_build_client_is_registered_once_and_by_name(self) -> None:
         url = f"{self.web.url}/buildd"
-        for expected, form, auth in ((401, "a", None), (200, "a", LOGIN), (500, "a", LOGIN), (400, "", LOGIN)):
-            answer = requests.put(url, data={"name": form}, auth=auth, timeout=BOUND)
+        calls = ((401, "a", None), (200, "a", LOGIN), (500, "a", LOGIN), (400, "", LOGIN))
+        for expected, name, auth in calls:
+            answer = requests.put(url, data={"name": name}, auth=auth, timeout=BOUND)
             self.assertEqual(expected, answer.status_code)
         self.assertEqual(["a"], [client["name"] for client in requests.get(url, timeout=BOUND).json()])
 

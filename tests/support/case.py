@@ -22,8 +22,8 @@ from tests.support.rbit_process import RbitProcess, rbit_command
 from tests.support.waiting import wait_until
 
 __all__ = [
-    "BrokerCase", "RbitProcess", "descendants", "ini", "is_alive", "rbit_command", "shared_node", "wait_until",
-    "write_ini",
+    "BrokerCase", "RbitProcess", "descendants", "ini", "is_alive", "rbit_command", "shared_node",
+    "wait_until", "write_ini",
 ]
 
 Section = Mapping[str, object]

@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ __all__ = ["NodeError", "PrivateNode", "missing_reason"]
 START_BOUND = 120.0  # seconds from the start of the node to its first answer
 STOP_BOUND = 60.0  # seconds for an orderly shutdown
 ATTEMPTS = 5  # with other ports each time
+LOG_TAIL = 4000  # characters of the log that an error shows
 PORT_TAKEN = re.compile(r"eaddrinuse|address already in use|in use by", re.IGNORECASE)
 
 
@@ -185,8 +185,7 @@ class PrivateNode:
     def _prepare(self) -> None:
         self.folder = folder = Path(tempfile.mkdtemp(prefix="rbit-node-"))
         atexit.register(self.stop)
-        guard = [sys.executable, processes.__file__, str(folder)]
-        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
+        self._guard = processes.start_guard(folder)
         (folder / "rabbitmq.conf").write_text(self._config + "\n", encoding="utf-8")
         (folder / "advanced.config").write_text(self._advanced + "\n", encoding="utf-8")
         (folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
@@ -204,20 +203,22 @@ class PrivateNode:
         deadline = time.monotonic() + 10.0
         while not _answers(port, b"\0\1n", b""):
             if self._epmd.poll() is not None or time.monotonic() > deadline:
-                raise _PortTakenError(f"epmd does not run on port {port}\n{self._log_tail()}")
+                raise _PortTakenError(f"epmd does not run on port {port}\n{self._log()}")
             time.sleep(0.02)
 
     def _start_node(self) -> None:
+        before = len(self._log())
         self._node = self._spawn([str(erlang.server_script())])
         deadline = time.monotonic() + START_BOUND
         # The node says its name when it greets: no other broker is ever mistaken for it.
         while not _answers(self.port, b"AMQP\0\0\x09\1", self._name.encode()):
             ended = self._node.poll()
+            log = self._log()[before:]
+            if PORT_TAKEN.search(log):  # a node without its port takes its time to end
+                raise _PortTakenError(log[-LOG_TAIL:])
             if ended is not None or time.monotonic() > deadline:
-                log = self._log_tail()
-                kind = _PortTakenError if PORT_TAKEN.search(log) else NodeError
                 how = "did not answer" if ended is None else f"ended with {ended}"
-                raise kind(f"the RabbitMQ node {how}; the end of its log:\n{log}")
+                raise NodeError(f"the RabbitMQ node {how}; the end of its log:\n{log[-LOG_TAIL:]}")
             time.sleep(0.05)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
@@ -227,14 +228,16 @@ class PrivateNode:
                 command, env=self._environment, cwd=self.folder, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True,
             )
-        self._guard.stdin.write(b"%d\n" % child.pid)
-        self._guard.stdin.flush()
+        try:
+            self._guard.stdin.write(b"%d\n" % child.pid)
+        except BaseException:
+            end(child)
+            raise
         return child
 
-    def _log_tail(self) -> str:
-        if self.folder is None:
-            return ""
-        return (self.folder / "node.log").read_text("utf-8", errors="replace")[-4000:]
+    def _log(self) -> str:
+        assert self.folder is not None
+        return (self.folder / "node.log").read_text("utf-8", errors="replace")
 
 
 def _answers(port: int, question: bytes, expected: bytes) -> bool:

@@ -8,12 +8,14 @@ at the other end did, it ends what is left of them and removes the folder that i
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
@@ -70,6 +72,21 @@ def end_all(roots: list[psutil.Process]) -> None:
     deadline = time.monotonic() + 10.0
     while any(is_alive(process.pid) for process in family) and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def start_guard(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the guard: it reads ids from its standard input, one a line, and cleans up when that is closed.
+
+    Arguments:
+        folder: what it removes in the end.
+    """
+    # It finds psutil where this process did; its current folder is none that may have to be removed.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    command = [sys.executable, __file__, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, bufsize=0, start_new_session=True, cwd="/"
+    )
 
 
 def _keep_guard(folder: str) -> None:

@@ -36,7 +36,7 @@ def rbit_command() -> list[str]:
     """
     command = Path(sys.executable).with_name("rbit")
     if not command.exists():
-        raise FileNotFoundError(f"{command} is missing: install rbit first, {sys.executable} -m pip install -e .")
+        raise FileNotFoundError(f"{command} is missing; {sys.executable} -m pip install -e . installs it")
     return [str(command)]
 
 
@@ -117,8 +117,8 @@ class RbitProcess:
 
         wait_until(seen, bound, self._telling(f"a line like {pattern!r}"))
         if not found:
-            raise AssertionError(f"rbit ended with {self._process.returncode} without a line like {pattern!r}:\n"
-                                 f"{self.output}")
+            how = f"rbit ended with {self._process.returncode} without a line like {pattern!r}"
+            raise AssertionError(f"{how}:\n{self.output}")
         return found[0]
 
     def signal(self, number: int) -> None:

@@ -1,0 +1,75 @@
+"""Whose turn it is to be asked for a message.
+
+Queues are asked in turn, again and again, until all are empty; then not before the next poll, or before
+a job has ended. Knows nothing of the broker. Used in the client's main thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+
+class Rota:
+    """The queues' turns.
+
+    Arguments:
+        names: the queues.
+        poll_time: seconds from the moment that a queue must wait to the next poll; infinity for one poll.
+    """
+
+    def __init__(self, names: Iterable[str], poll_time: float) -> None:
+        self._turns = deque(names)
+        self._poll_time = poll_time
+        self._empty: set[str] = set()  # found empty since a job ended
+        self._held: set[str] = set()  # not to be asked before the next poll, whatever ends
+        self._poll_at: float | None = None  # time.monotonic(); None while no queue waits for a poll
+
+    def next(self, full: Callable[[str], bool]) -> str | None:
+        """Returns the queue to be asked now, and makes it the last in turn; None when none can be asked.
+
+        Arguments:
+            full: whether a queue has as many jobs running as it may have.
+        """
+        if self._poll_at is not None and time.monotonic() >= self._poll_at:
+            self.restart()
+        for _ in range(len(self._turns)):
+            name = self._turns[0]
+            self._turns.rotate(-1)
+            if name not in self._empty and name not in self._held and not full(name):
+                return name
+        return None
+
+    def restart(self) -> None:
+        """Has every queue asked again, as at the beginning of a poll."""
+        self._empty.clear()
+        self._held.clear()
+        self._poll_at = None
+
+    def found_empty(self, name: str) -> None:
+        """Notes that a queue has no message now."""
+        self._empty.add(name)
+        self._wait_for_poll()
+
+    def hold(self, name: str) -> None:
+        """Leaves a queue alone until the next poll."""
+        self._held.add(name)
+        self._wait_for_poll()
+
+    def job_ended(self) -> None:
+        """Has the empty queues asked once more: a slot is free."""
+        self._empty.clear()
+
+    def is_done(self) -> bool:
+        """Whether no queue is to be asked before the next poll."""
+        return all(name in self._empty or name in self._held for name in self._turns)
+
+    def pause(self) -> float:
+        """Returns the seconds until the next poll; infinity when none is due."""
+        return float("inf") if self._poll_at is None else max(0.0, self._poll_at - time.monotonic())
+
+    def _wait_for_poll(self) -> None:
+        # Counted from the first queue that waits, so that a busy queue cannot put the poll off for ever.
+        if self._poll_at is None:
+            self._poll_at = time.monotonic() + self._poll_time

@@ -1,0 +1,103 @@
+"""Connections that break while jobs run, and a broker under an alarm."""
+
+from __future__ import annotations
+
+import signal
+import unittest
+
+from tests.support.case import BrokerCase
+from tests.support.node import PrivateNode
+from tests.support.rbit_process import RbitProcess
+from tests.test_loop import JOBS, ran
+
+
+class BrokerFaultTest(BrokerCase):
+    own: PrivateNode | None = None
+
+    @classmethod
+    def make_node(cls) -> PrivateNode:
+        if cls.own is None:
+            cls.own = PrivateNode()
+            cls.addClassCleanup(cls.own.stop)
+            cls.own.start()
+        return cls.own
+
+    def start(self, function: str, queue: str, **sections: dict[str, object]) -> RbitProcess:
+        return self.rbit(
+            self.ini({queue: {"runner": f"python!jobs:{function}"}}, **sections), files={"jobs.py": JOBS}
+        )
+
+    def test_job_that_ran_on_over_a_lost_connection_is_not_run_twice(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        rbit = self.start("gate", queue)
+        self.wait_until(lambda: ran(rbit) == ["start one"], what="the job")
+        for line in self.node.ctl("--silent", "list_connections", "pid", "client_properties").splitlines():
+            if "rbit bob-villa" in line:
+                self.node.ctl("close_connection", line.split("\t")[0], "maintenance")
+        rbit.wait_for_line("connection to RabbitMQ lost: .*; running jobs go on")
+        rbit.wait_for_line("connected again to RabbitMQ")
+        (rbit.folder / "one").touch()
+        rbit.wait_for_line("message #1: Done")
+        rbit.wait_for_line("message #1: its message came again; it is not run twice", 10)
+        self.assertEqual(rbit.stop(), 0)
+        self.assertEqual(ran(rbit), ["start one", "end one"])
+        self.wait_until(lambda: self.depth(queue) == 0, what="the ack")
+
+    def test_job_that_ended_while_the_broker_was_away_is_settled_when_it_is_back(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        rbit = self.start("gate", queue)
+        self.wait_until(lambda: ran(rbit) == ["start one"], what="the job")
+        self.node.shut_down()
+        rbit.wait_for_line("connection to RabbitMQ lost")
+        (rbit.folder / "one").touch()
+        rbit.wait_for_line("its connection was lost; its message is settled when it comes again")
+        self.node.start()
+        rbit.wait_for_line("its message came again; it is not run twice", 60)
+        self.assertEqual(rbit.stop(), 0)
+        self.assertEqual(ran(rbit), ["start one", "end one"])
+        self.assertEqual(sum("lost: " in line for line in rbit.lines), 1, "said once")
+
+    def test_blocked_job_waits_while_an_alarm_blocks_publishers_and_nothing_else_hangs(self) -> None:
+        queue, other = self.queue_name(), self.queue_name("other")
+        self.publish(queue, "blocked")
+        for name in ("b", "c"):
+            self.publish(other, name)
+        self.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            rbit = self.rbit(
+                self.ini(
+                    {queue: {"runner": "python!jobs:blocked_once"}, other: {"runner": "python!jobs:record"}},
+                    amqp={"heartbeat": 2}, rbit={"polling_time": 3600},
+                ),
+                files={"jobs.py": JOBS},
+            )
+            self.wait_until(lambda: len(ran(rbit)) == 3, what="the jobs of both queues")
+            self.node.ctl("list_queues", "name")  # takes longer than a heartbeat or two
+            self.assertNotIn("lost", rbit.output)
+        finally:
+            self.node.ctl("set_vm_memory_high_watermark", "0.4")
+        rbit.wait_for_line("Blocked: missing dependency")
+        rbit.signal(signal.SIGTERM)
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual(self.bodies(queue), [b"blocked"])
+
+    def test_stop_during_an_alarm_does_not_hang_and_loses_nothing(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "blocked")
+        self.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            rbit = self.start("blocked_once", queue, rbit={"polling_time": 3600})
+            self.wait_until(lambda: ran(rbit) == ["run blocked"], what="the job")
+            rbit.signal(signal.SIGTERM)
+            self.assertEqual(rbit.wait(60), 0, rbit.output)
+        finally:
+            self.node.ctl("set_vm_memory_high_watermark", "0.4")
+        self.assertRegex(rbit.output, "not acknowledged; its message will be delivered again")
+        self.wait_until(lambda: self.depth(queue) >= 1, what="the message")
+        self.assertIn(b"blocked", self.bodies(queue))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,279 @@
+"""Every command, configuration and program in README.rst, run or read as a reader would.
+
+A test takes the blocks that it covers as arguments; see ``tests.support.readme``. It runs in the testing
+process; rbit is the real command.
+"""
+
+from __future__ import annotations
+
+import configparser
+import getpass
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+from rbit import errors, message, template
+from tests.support.processes import end
+from tests.support.pybit_web import PybitWeb
+from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ReadmeCase, commands, example
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUEST = (ROOT / "tests" / "captures" / "build_request.json").read_bytes()
+AMQP = re.compile(r"(?m)^host = localhost\nport = 5672$")
+
+
+def request(**names: str) -> bytes:
+    """Return a real build request with other names: package, version, distribution, suite, format."""
+    body: dict[str, Any] = json.loads(REQUEST)
+    instance = body["job"]["packageinstance"]
+    for key, value in names.items():
+        if key == "version":
+            instance["package"]["version"] = value
+        else:
+            instance[key]["name"] = value
+    return json.dumps(body).encode()
+
+
+class StartTest(ReadmeCase):
+    @example("start jobs.py", "start rbit.ini", "start send.py", "start commands", "start output")
+    def test_a_new_user_gets_the_output_that_the_readme_shows(
+        self, jobs: str, ini: str, send: str, lines: str, expected: str
+    ) -> None:
+        for queue in ("greetings", "texts"):
+            self.queue(queue)
+        self.assertRegex(ini, AMQP)
+        folder = self.folder(jobs__py=jobs, rbit__ini=self.here(ini), send__py=self.here(send))
+        outputs = [self.run_line(line, folder) for line in commands(lines)]
+        shown = re.sub(r"(?m)^[\d-]+ [\d:,]+ ", "", outputs[-1])
+        self.assertEqual(shown, self.here(expected))
+        self.assertEqual((folder / "words.txt").read_text("utf-8").split(), ["3"])
+        self.assertIn("greetings: python!jobs:greet", outputs[0])
+
+    @example("start for good")
+    def test_the_client_goes_on_for_good_until_ctrl_c(self, line: str) -> None:
+        for queue in ("greetings", "texts"):
+            self.queue(queue)
+        files = {"jobs.py": BLOCKS["start jobs.py"], "rbit.ini": self.here(BLOCKS["start rbit.ini"])}
+        rbit = self.rbit(
+            None, files=files, environment={"PATH": PATH}, command=("/bin/sh", "-c", f"exec {commands(line)[0]}")
+        )
+        rbit.wait_for_line("polled every 5 s")
+        rbit.wait_for_line("connected to RabbitMQ")
+        self.publish("greetings", "Grace")
+        rbit.wait_for_line("Good morning, Grace!")
+        rbit.signal(signal.SIGINT)
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+
+    @example("configuration")
+    def test_the_configuration_passes_the_check(self, ini: str) -> None:
+        self.queue("cnx_any_latex_pdf")
+        folder = self.folder(rbit__ini=self.here(ini))
+        (folder / "my_package").mkdir()
+        (folder / "my_package" / "printing.py").write_text("def make_pdf(*arguments): pass\n", encoding="utf-8")
+        output = self.run_line("rbit rbit.ini --check", folder)
+        self.assertIn("cnx_any_latex_pdf: python!my_package.printing:make_pdf", output)
+        self.assertNotIn("warning", output)
+
+
+class JobsTest(ReadmeCase):
+    @example("python-job publishing.py", "python-job rbit.ini")
+    def test_the_python_job_ends_uploaded_blocked_or_failed(self, code: str, ini: str) -> None:
+        queue = self.queue("cnx_any_web_html")
+        self.publish(queue, request(format="html"))
+        output, _ = self.once(ini, publishing__py=code)
+        self.assertRegex(output, r"(?m)job 1: Uploaded: https://example.org/$")
+        self.assertIn("job 1: Building: working on col11406", output)
+        self.assertIn("job 1: version 1.0", output)
+        self.publish(queue, request(format="pdf"))
+        output, _ = self.once(ini, errors.EXIT_JOBS_FAILED, publishing__py=code)
+        self.assertRegex(output, r"(?m)job 1: Failed: expected html, got pdf$")
+        self.assertEqual(self.depth(queue), 0)
+        self.publish(queue, request(format="html"))
+        full = re.sub(r"bytes_needed = \d+", f"bytes_needed = {10**24}", ini)
+        output, _ = self.once(full, errors.EXIT_JOBS_FAILED, publishing__py=code)
+        self.assertRegex(output, r"(?m)job 1: Blocked: the disk is full$")
+        self.assertEqual(self.depth(queue), 1)
+
+    @example("shell-job rbit.ini")
+    def test_the_shell_jobs_pack_report_and_wait(self, ini: str) -> None:
+        packing, checking = self.queue("cnx_any_html_zip"), self.queue("cnx_any_html_check")
+        evil = "a b;'\"$(id)`id`*"
+        self.publish(packing, request(package=evil, version="1.0"))
+        self.publish(checking, request(version="-v"))
+        output, folder = self.once(ini, errors.EXIT_JOBS_FAILED, module__html="<p>hello</p>")
+        self.assertTrue((folder / f"{evil}-1.0.zip").is_file(), output)
+        self.assertIn("cnx_any_html_check job 1: Building: looking for col11406", output)
+        self.assertRegex(output, r"(?m)cnx_any_html_check job 1: Blocked\b")
+        output, _ = self.once(ini, released__txt="-v\n")
+        self.assertRegex(output, r"job 1: col11406 -v is out, says Ada on \d{4}-\d\d-\d\d\n")
+        self.assertRegex(output, r"(?m)cnx_any_html_check job 1: Done$")
+
+    @example("shell-wrong", "shell-right")
+    def test_a_placeholder_in_a_text_that_is_read_again_is_refused_and_the_argument_works(
+        self, wrong: str, right: str
+    ) -> None:
+        output, _ = self.once(wrong, errors.EXIT_CONFIG)
+        self.assertIn("rbit.ini: [runner:cnx_any_html_wrong] runner:", output)
+        self.assertIn("%ID", output)
+        self.publish(self.queue("cnx_any_html_right"), request())
+        output, _ = self.once(right)
+        self.assertRegex(output, r"(?m)job 1: col11406$")
+
+    @example("unsafe rbit.ini")
+    def test_classes_of_ones_own_pass_only_if_the_publishers_are_trusted(self, ini: str) -> None:
+        code = (
+            "import jsonpickle\nclass Report: pass\n"
+            "def main(message, set_status, settings): print(jsonpickle.decode(message.body).title)\n"
+        )
+        body = json.dumps({"py/object": "reports.Report", "title": "Harvest"})
+        queue = self.queue("reports")
+        self.publish(queue, body)
+        output, _ = self.once(ini, reports__py=code)
+        self.assertIn("message #1: Harvest", output)
+        self.assertRegex(output, r"WARNING .*unsafe_jsonpickle")
+        self.publish(queue, body)
+        safe = ini.replace("unsafe_jsonpickle = yes\n", "")
+        output, _ = self.once(safe, errors.EXIT_JOBS_FAILED, reports__py=code)
+        self.assertNotIn("Harvest", output)
+        self.assertRegex(output, r"message #1: Failed: .*reports\.Report")
+
+    @example("pybit rbit.ini")
+    def test_pybit_is_told_of_each_status(self, ini: str) -> None:
+        queue = self.queue_name("any_latex_pdf")
+        with PybitWeb() as web:
+            web.add_job(1)
+            self.publish(queue, REQUEST)
+            there = ini.replace("http://localhost:8080", web.url)
+            self.assertNotEqual(there, ini)
+            output, _ = self.once(f"[runner:{queue}]\nrunner = shell!true\n\n{there}")
+            self.assertEqual(
+                web.history(1)[1:], [("Building", "bob-villa"), ("Done", "bob-villa")], output
+            )
+
+
+class ServiceTest(ReadmeCase):
+    @example("systemd")
+    def test_the_systemd_unit_leaves_time_to_stop_and_does_not_restart_what_cannot_work(self, text: str) -> None:
+        unit = configparser.RawConfigParser()
+        unit.optionxform = str  # type: ignore[assignment,method-assign]
+        unit.read_string(text)
+        service = unit["Service"]
+        lasting = {int(number) for number in service["RestartPreventExitStatus"].split()}
+        self.assertEqual(lasting, {errors.EXIT_USAGE, errors.EXIT_REFUSED, errors.EXIT_CONFIG})
+        self.assertEqual((service["KillMode"], service["Restart"]), ("mixed", "on-failure"))
+        self.assertRegex(service["TimeoutStopSec"], r"^\d+h$")
+        self.assertRegex(service["ExecStart"], r"^/\S+/rbit /\S+\.ini$")
+        if shutil.which("systemd-analyze"):
+            ready = service["ExecStart"].replace(service["ExecStart"].split()[0], "/bin/true")
+            checked = text.replace(service["ExecStart"], ready).replace("User=rbit\n", "")
+            self.run_line("systemd-analyze verify ./rbit.service", self.folder(rbit__service=checked))
+
+    @example("supervisord")
+    def test_supervisord_runs_rbit_and_lets_its_job_finish_at_the_stop(self, text: str) -> None:
+        queue = self.queue_name()
+        command = "shell!touch ./started; while [ ! -e go-on ]; do sleep 0.05; done"
+        folder = self.folder(rbit__ini=self.ini({queue: {"runner": command}}))
+        here = (
+            text.replace("/opt/rbit/bin/rbit", str(Path(sys.executable).with_name("rbit")))
+            .replace("/etc/rbit.ini", "rbit.ini")
+            .replace("/srv/rbit", str(folder))
+            .replace("user=rbit", f"user={getpass.getuser()}")
+        )
+        head = f"[supervisord]\nnodaemon=true\nuser={getpass.getuser()}\nchildlogdir={folder}\n"
+        log = "logfile=supervisord.log\npidfile=supervisord.pid\n\n"
+        (folder / "supervisord.conf").write_text(f"{head}{log}{here}stdout_logfile={folder}/rbit.log\n", "utf-8")
+        self.publish(queue, "a message")
+        with (folder / "out").open("wb") as out:
+            supervisord = subprocess.Popen(
+                [str(Path(sys.executable).with_name("supervisord")), "-c", "supervisord.conf"],
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )
+        self.addCleanup(end, supervisord)
+        self.wait_until((folder / "started").exists, what=f"the job; see {folder}/out")
+        supervisord.terminate()
+        rbit_log = folder / "rbit.log"
+        self.wait_until(lambda: "stopping after" in rbit_log.read_text("utf-8"), what="the signal to reach rbit")
+        (folder / "go-on").touch()
+        supervisord.wait(30.0)
+        lines = rbit_log.read_text("utf-8")
+        self.assertRegex(lines, r"message #1: Done\n")
+        self.assertTrue(lines.endswith("INFO stopped\n"), lines)
+        self.assertEqual(self.depth(queue), 0)
+
+
+class TextTest(unittest.TestCase):
+    """What the README says, beside what the code says."""
+
+    def test_every_literal_block_is_covered_by_a_test(self) -> None:
+        self.assertEqual(NAMELESS, [], "blocks without a comment `.. example: NAME` of their own before them")
+        self.assertEqual(set(BLOCKS) - COVERED, set())
+
+    @example("usage")
+    def test_the_usage_names_the_options_of_the_command(self, usage: str) -> None:
+        command = str(Path(sys.executable).with_name("rbit"))
+        shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+        options = set(re.findall(r"--[a-z-]+", usage))
+        self.assertEqual(options, set(re.findall(r"--[a-z-]+", shown.split("\n\n")[0])) - {"--help"})
+        self.assertTrue(usage.startswith("rbit CONFIG "))
+
+    def test_the_exit_statuses_are_those_of_the_code(self) -> None:
+        table = README[README.index("status  meaning") :].split("\n\n")[0]
+        shown = {int(number) for number in re.findall(r"(?m)^(\d+)  ", table)}
+        self.assertEqual(shown, {value for name, value in vars(errors).items() if name.startswith("EXIT_")})
+
+    def test_the_placeholders_and_the_statuses_are_those_of_the_code(self) -> None:
+        shown = dict(re.findall(r"(?m)^%([A-Z]+) .* (RBIT_[A-Z]+)$", README))
+        self.assertEqual(shown, dict(template.PLACEHOLDERS))
+        names = re.search(r"The names are PyBit's: ([^.]+)\.", README)
+        assert names is not None
+        self.assertEqual(set(names[1].split(", ")), message.STATUSES)
+
+    @example("set-up")
+    def test_the_two_commands_are_those_of_the_makefile(self, lines: str) -> None:
+        if shutil.which("make") is None:
+            self.skipTest("make is missing")
+        # They are run by test_examples, and by whoever runs this; here it is enough that they lead there.
+        ends = {"make demo": "examples/demo.py", "make test": "-m unittest discover -v"}
+        self.assertEqual(commands(lines), list(ends))
+        for line, last in ends.items():
+            planned = subprocess.run([*line.split(), "-n"], cwd=ROOT, capture_output=True, text=True, check=True)
+            self.assertTrue(planned.stdout.rstrip().endswith(last), planned.stdout)
+
+    @example("install")
+    def test_rbit_is_installed_from_a_checkout(self, lines: str) -> None:
+        if os.environ.get("CI") != "true":
+            self.skipTest("it takes packages from the package index; run with CI=true")
+        home = Path(tempfile.mkdtemp(prefix="rbit-test-"))
+        self.addCleanup(shutil.rmtree, home)
+        unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+        shutil.copytree(ROOT, home / "checkout", ignore=unwanted)
+        script = "set -e\n" + "\n".join(commands(lines))
+        done = subprocess.run(
+            ["/bin/sh", "-c", script], cwd=home / "checkout", env={**os.environ, "HOME": str(home), "PATH": PATH},
+            capture_output=True, text=True, timeout=300.0, check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^rbit \d+\.\d+\.\d+$")
+
+    @example("development")
+    def test_the_checks_for_developers_are_those_of_the_whole_check(self, lines: str) -> None:
+        whole = (ROOT / ".ci" / "run").read_text("utf-8") + (ROOT / "Makefile").read_text("utf-8")
+        whole = whole.replace('"$BIN/ruff"', ".venv/bin/ruff").replace('"$BIN/mypy"', ".venv/bin/mypy")
+        whole = whole.replace("$(VENV)", ".venv")
+        *checks, last = commands(lines)
+        for line in checks:
+            self.assertRegex(whole, rf"(?m)^\s*{re.escape(line)}$")
+        self.assertEqual(last, ".ci/run")
+        self.assertTrue(os.access(ROOT / ".ci" / "run", os.X_OK))
+
+
+if __name__ == "__main__":
+    unittest.main()
