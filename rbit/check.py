@@ -64,7 +64,8 @@ def check(config: Config, made: Mapping[str, Runner]) -> None:
         warn(f"{error}; the queues were not looked at")
     for section in config.runners:
         state = counts.get(section.queue, "not looked at")
-        print(f"{section.queue}: {" ".join(section.runner.split())} ({state})")
+        command = " ".join(section.runner.split())
+        print(f"{section.queue}: {command} ({state})")
 
 
 def look(amqp: AmqpSettings, names: list[str]) -> Iterator[tuple[str, str]]:

@@ -300,7 +300,9 @@ class _Generator:
             return (f"${{unset:-{source}}}", value) if "'" not in source else (source, value)
         if kind == "q":
             # Shells have bugs of their own with deeper nests of these.
-            source, value = self.word(0)
+            name, value = self.placeholder()
+            source = self.random.choice(["{}", "'{}'", '"{}"', "''{}", '\\"{}\\"', "'\\{}'"]).format(name)
+            value = f'"{value}"' if source[0] == "\\" else f"\\{value}" if "\\" in source else value
             return "`" + re.sub(r"([\\`])", r"\\\1", f"printf '%s.' {source}") + "`", value + "."
         before = self.probe(depth - 1)
         source, value = self.word(depth - 1)
