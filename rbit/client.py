@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from rbit.broker import Delivery, Queue
+from rbit.broker import Delivery, Queue, prepare_exchange
 from rbit.config import Config, RunnerSettings
 from rbit.errors import BrokerError, ConnectionLost, DeliveryLost, QueueUnavailable
 from rbit.job import Job, Outcome, Slot
@@ -31,6 +31,7 @@ log = logging.getLogger("rbit.client")
 
 SLICE = 0.5  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses and copies on their way
+LAST_CLOSE = 2.0  # seconds for the publisher to close its connection, unless an alarm holds it
 REMEMBERED = 3600.0  # seconds that an ended job is kept whose message is expected to come again
 
 
@@ -125,6 +126,7 @@ class Client:
         self._queues = {name: Queue(connection, name) for name in self._sections}
         self._rota.restart()
         try:
+            prepare_exchange(connection)
             for queue in self._queues.values():
                 queue.prepare()
         except ConnectionLost as error:
@@ -273,7 +275,7 @@ class Client:
             slot.close()
         if self._reporter is not None:
             self._reporter.close(LAST_WAIT)
-        self._publisher.close(0.0)
+        self._publisher.close(LAST_CLOSE)
         for job in self._jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)
         self._link.close()

@@ -167,7 +167,7 @@ class BombTest(BodyCase):
         for digits in (4301, 10_000_000):
             for text in ("%s", "-%s", "[%s]", '{"py/object": "pybit.models.Arch", "id": %s}'):
                 for encoding in ("utf-8", "utf-16"):
-                    self.refused((text % ("7" * digits)).encode(encoding), "digits")
+                    self.refused((text % ("7" * digits)).encode(encoding), "an integer of")
         self.refused(b'["' + b"x" * 1_200_000 + b'", ' + b"7" * 4301 + b"]", "4301 digits")
         self.assertLess(time.monotonic() - began, 20)
 

@@ -153,6 +153,7 @@ class JsonTest(unittest.TestCase):
                 body = models.Arch(1, name).toJson()
                 self.assertTrue(body.isascii())
                 self.assertEqual(models.Arch.fromJson(body).name, name)
+                self.assertEqual(models.Arch.fromJson(body.replace(json.dumps(name), f'"{name}"')).name, name)
 
     def test_neither_way_lets_a_deprecation_warning_out(self) -> None:
         with warnings.catch_warnings():

@@ -36,6 +36,7 @@ ARRIVES = [
     ("probe a%ID.b %ID_%URI.pdf ./%ID", ["aV.b", "V_W.pdf", "./V"]),
     ('probe "%ID" "a %ID %URI" "%ID""%ID"', ["V", "a V W", "VV"]),
     ("probe '%ID' 'a %ID %URI' 'x'%ID", ["V", "a V W", "xV"]),
+    ("probe '$(%ID$(' '`%ID)' \"$( probe '$(%ID')\"", ["$(V"], ["$(V$(", "`V)", ""]),
     ("probe \\'%ID \\\"%ID\\\" \"\\\\%ID\" \"\\\"%ID\" '\\'%ID", ["'V", '"V"', "\\V", '"V', "\\V"]),
     ('probe \\%ID "\\%ID" \\\\%ID', ["V", "\\V", "\\V"]),
     ('probe "$%ID" $%ID \'$%ID\' "a$"%ID', ["$V", "$V", "$V", "a$V"]),
@@ -278,7 +279,7 @@ class _Generator:
             return self.random.choice([("a", "a"), ("\\'", "'"), ("\\ ", " "), ("%%", "%"), ("\\$", "$"), ("x#", "x#")])
         if kind == "s":
             source, value = self.placeholder()
-            text = self.random.choice(['"', "$(", "`", " # ", "\\", "$", ")"])
+            text = self.random.choice(['"', "(", "`", " # ", "\\", "$", ")"])
             return f"'{text}{source}{text}'", text + value + text
         if kind == "b" and depth:
             source, value = self.word(depth - 1)

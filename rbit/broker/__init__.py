@@ -6,6 +6,6 @@ nothing of jobs.
 
 from rbit.broker.connection import Connection
 from rbit.broker.outlet import Outlet
-from rbit.broker.queue import Delivery, Queue
+from rbit.broker.queue import Delivery, Queue, prepare_exchange
 
-__all__ = ["Connection", "Delivery", "Outlet", "Queue"]
+__all__ = ["Connection", "Delivery", "Outlet", "Queue", "prepare_exchange"]

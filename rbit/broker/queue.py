@@ -54,6 +54,25 @@ class Delivery:
             raise DeliveryLost(f"{self.queue}: {reason(error)}") from error
 
 
+def prepare_exchange(connection: Connection) -> None:
+    """Creates the exchange of PyBit when it is missing, exactly as PyBit does.
+
+    What the broker refuses is logged: queues can be read all the same. Errors: ConnectionLost.
+    """
+    # Passively first: an existing exchange of another form would refuse a declaration.
+    for passive in (True, False):
+        channel = connection.channel()
+        try:
+            with connection.translated(f"exchange {EXCHANGE}"):
+                channel.exchange_declare(EXCHANGE, "direct", passive=passive, durable=True)
+                channel.close()
+                return
+        except QueueUnavailable as error:
+            if not is_missing(error):
+                log.warning("the broker refuses the %s", error)
+                return
+
+
 class Queue:
     """One queue, on a channel of its own, so that what the broker refuses here harms no other queue.
 
@@ -80,7 +99,8 @@ class Queue:
                 log.info("queue %s was missing and is created", self.name)
             parts = self.name.split("_")
             if len(parts) == 4 and all(parts):
-                self._bind(".".join(parts))
+                with self._connection.translated(self.name):
+                    self._open().queue_bind(self.name, EXCHANGE, ".".join(parts))
         except QueueUnavailable as error:
             log.warning("the broker refuses to prepare the queue %s", error)
 
@@ -113,19 +133,6 @@ class Queue:
             redelivered=method.redelivered,
             channel=channel,
         )
-
-    def _bind(self, route: str) -> None:
-        # Passively first: an existing queue or exchange with other arguments would refuse a declaration.
-        try:
-            with self._connection.translated(self.name):
-                self._open().exchange_declare(EXCHANGE, passive=True)
-        except QueueUnavailable as error:
-            if not is_missing(error):
-                raise
-            with self._connection.translated(self.name):
-                self._open().exchange_declare(EXCHANGE, "direct", durable=True)
-        with self._connection.translated(self.name):
-            self._open().queue_bind(self.name, EXCHANGE, route)
 
     def _open(self) -> BlockingChannel:
         """Returns the channel of the queue, a new one when the broker closed the last."""
