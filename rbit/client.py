@@ -6,6 +6,7 @@ for the life of a message.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -128,7 +129,10 @@ class Client:
         try:
             prepare_exchange(connection)
             for queue in self._queues.values():
-                queue.prepare()
+                try:
+                    queue.prepare()
+                except QueueUnavailable as error:  # it may be readable all the same
+                    log.warning("the broker refuses to prepare the queue %s", error)
         except ConnectionLost as error:
             self._queues.clear()
             self._link.lost(error)
@@ -156,7 +160,8 @@ class Client:
         failures = self._failures.get(name, 0)
         try:
             if failures:
-                self._queues[name].prepare()
+                with contextlib.suppress(QueueUnavailable):
+                    self._queues[name].prepare()
             delivery = self._queues[name].get()
         except QueueUnavailable as error:
             self._failures[name] = failures = failures + 1

@@ -148,7 +148,7 @@ class Slot(threading.Thread):
                     return outcome
                 # The worker had died, or the job before had spoilt it: this job never began.
                 self._discard()
-        except WorkerError as error:
+        except (WorkerError, OSError) as error:  # no fault of this job
             self._discard()
             return Outcome(WAITING, str(error), pause=True)
         except RbitError as error:
@@ -257,6 +257,8 @@ class Slot(threading.Thread):
                 log.warning("%s: killed what had lost its keeper: %s", self.name, ", ".join(strays))
 
 
-def printable(text: str) -> str:
-    """Returns a text from a stranger in one line, fit for the log."""
+def printable(text: str | bytes) -> str:
+    """Returns a text from a stranger in one line, fit for the log; pika gives bytes for what is not UTF-8."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
     return "".join(char if char.isprintable() else "?" for char in text)[:80]

@@ -27,7 +27,10 @@ GOOD = frozenset({DONE, UPLOADED})
 
 @dataclass(frozen=True)
 class Properties:
-    """The AMQP properties of a message, by the names of AMQP 0-9-1; None where the publisher set none."""
+    """The AMQP properties of a message, by the names of AMQP 0-9-1; None where the publisher set none.
+
+    A text that is not UTF-8 comes as bytes.
+    """
 
     content_type: str | None = None
     content_encoding: str | None = None

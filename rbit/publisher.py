@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from rbit.broker import Outlet
 from rbit.config import AmqpSettings
-from rbit.errors import BrokerError
+from rbit.errors import BrokerError, PublishFailed
 from rbit.message import Properties
 
 SERVE_EVERY = 1.0  # seconds between two looks at the heartbeats while nothing is published
@@ -76,15 +76,20 @@ class Publisher(threading.Thread):
                 self._outlet.serve()  # a connection that broke unnoticed shows here, before it takes a copy
         except BrokerError:
             self._outlet = None
+        failure: BrokerError
         try:
             self._outlet = self._outlet or Outlet(self._amqp, self._connection_name)
             self._outlet.publish(copy.queue, copy.body, publishable(copy.properties))
         except BrokerError as error:
-            if self._outlet is not None:
-                self._outlet.close()
-            self._outlet = None
-            return error
-        return None
+            failure = error
+        except Exception as error:  # noqa: BLE001 - the thread must go on, whatever the properties hold
+            failure = PublishFailed(f"{copy.queue}: {error!r}")
+        else:
+            return None
+        if self._outlet is not None:
+            self._outlet.close()
+        self._outlet = None
+        return failure
 
     def _serve(self) -> None:
         try:

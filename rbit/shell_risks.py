@@ -112,11 +112,15 @@ def invocations(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
         start = 1 + index + WRAPPERS[name][1]
         yield from invocations(words[start:])
         if not sure:
-            yield from (words[later:] for later in range(1, len(words)) if _is_risky(words[later]))
+            yield from _risky(words)
+    elif words[0].dynamic and not name:
+        # `$SUDO sh -c ...`: the variable may hold a wrapper, or nothing.
+        yield from _risky(words)
 
 
-def _is_risky(word: Word) -> bool:
-    return _name(word) in SHELLS | PARSES_ARGUMENTS | COMMAND_OPTIONS.keys()
+def _risky(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    names = SHELLS | PARSES_ARGUMENTS | COMMAND_OPTIONS.keys()
+    yield from (words[index:] for index in range(1, len(words)) if _name(words[index]) in names)
 
 
 def _name(word: Word) -> str:
@@ -149,7 +153,12 @@ def _first_operand(words: Sequence[Word], with_argument: str) -> tuple[int, bool
 def _look_at(words: Sequence[Word], findings: Findings) -> None:
     name, arguments = _name(words[0]), words[1:]
     for use in words[0].uses:
-        if use.place not in KEPT:
+        if "${" in words[0].source:
+            findings.mistakes.append(
+                f"%{use.name} stands in a command word that holds `${{ }}`, which may become a whole command:"
+                " write the command's name as it is, and the value behind it"
+            )
+        elif use.place not in KEPT:
             findings.warnings.append(f"%{use.name} is (part of) the command word: its value chooses what is run")
     if name in SHELLS:
         findings.refuse(_command_string(arguments), f"the command string of `{name} -c`", AS_ARGUMENT)
@@ -173,7 +182,17 @@ def _look_at(words: Sequence[Word], findings: Findings) -> None:
 
 def _command_string(arguments: Sequence[Word]) -> list[Word]:
     index, flags = _shell_options(arguments)
-    return [*arguments[index : index + 1]] if "c" in flags else []
+    return _one_word(arguments[index:]) if "c" in flags else []
+
+
+def _one_word(words: Sequence[Word]) -> list[Word]:
+    """Return the words of which the first one that does not expand to nothing is surely among."""
+    found: list[Word] = []
+    for word in words:
+        found.append(word)
+        if word.plain or not word.dynamic or (word.source[0] in "\"'" and "$@" not in word.source):
+            break
+    return found
 
 
 def _shell_options(arguments: Sequence[Word]) -> tuple[int, str]:
@@ -202,7 +221,7 @@ def _option_arguments(arguments: Sequence[Word], letters: str, long: Sequence[st
     for index, word in enumerate(arguments):
         cluster = re.match(rf"-[A-Za-z]*[{letters}]", word.plain)
         if word.static in long or (cluster and cluster[0] == word.static):
-            found += arguments[index + 1 : index + 2]
+            found += _one_word(arguments[index + 1 :])
         elif cluster or any(word.plain.startswith(f"{name}=") for name in long):
             found.append(word)
     return found

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from rbit.broker.connection import Connection, reason
+from rbit.broker.properties import plain
 from rbit.errors import DeliveryLost, QueueUnavailable
 from rbit.message import Properties
 
@@ -89,20 +89,17 @@ class Queue:
     def prepare(self) -> None:
         """Creates the queue when it is missing, exactly as PyBit does, and binds it as PyBit does.
 
-        A queue whose name has four parts is bound to the exchange ``pybit`` with the dotted route. What
-        the broker refuses is logged: ``get`` may work all the same. Errors: ConnectionLost.
+        A queue whose name has four parts is bound to the exchange ``pybit`` with the dotted route.
+        Errors: QueueUnavailable, after which ``get`` may work all the same; ConnectionLost.
         """
-        try:
-            if self.count() is None:
-                with self._connection.translated(self.name):
-                    self._open().queue_declare(self.name, durable=True)
-                log.info("queue %s was missing and is created", self.name)
-            parts = self.name.split("_")
-            if len(parts) == 4 and all(parts):
-                with self._connection.translated(self.name):
-                    self._open().queue_bind(self.name, EXCHANGE, ".".join(parts))
-        except QueueUnavailable as error:
-            log.warning("the broker refuses to prepare the queue %s", error)
+        if self.count() is None:
+            with self._connection.translated(self.name):
+                self._open().queue_declare(self.name, durable=True)
+            log.info("queue %s was missing and is created", self.name)
+        parts = self.name.split("_")
+        if len(parts) == 4 and all(parts):
+            with self._connection.translated(self.name):
+                self._open().queue_bind(self.name, EXCHANGE, ".".join(parts))
 
     def count(self) -> int | None:
         """Returns the messages in the queue; None when there is no such queue.
@@ -139,11 +136,6 @@ class Queue:
         if self._channel is None or not self._channel.is_open:
             self._channel = self._connection.channel()
         return self._channel
-
-
-def plain(properties: pika.BasicProperties) -> Properties:
-    """Returns pika's properties as rbit's."""
-    return Properties(**{name: getattr(properties, name) for name in Properties.__dataclass_fields__})
 
 
 def is_missing(error: QueueUnavailable) -> bool:
