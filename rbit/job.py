@@ -122,7 +122,7 @@ class Slot(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        for job in iter(self._jobs.get, None):
+        while job := self._jobs.get():
             try:
                 job.outcome = self._work(job)
             except Exception as error:  # the job boundary: a fault here must not end the client
@@ -132,6 +132,7 @@ class Slot(threading.Thread):
             if job.outcome.traceback:
                 log.error("%s: %s", job, job.outcome.traceback.rstrip())
             self._done(job)
+            del job  # or its body, which may be large, would stay until the next job
         self._discard()
         self._selector.close()
         os.close(self._bell)
@@ -160,7 +161,8 @@ class Slot(threading.Thread):
         if self._tree is None:
             self._tree = self._forest.plant()
             self._selector.register(self._tree, selectors.EVENT_READ, self._answer_tree)
-        report = (job.updates.set_status, lambda line: output.info("%s: %s", job, line))
+        label = str(job)
+        report = (job.updates.set_status, lambda line: output.info("%s: %s", label, line))
         process: CommandProcess | WorkerProcess
         if isinstance(plan, Command):
             process = CommandProcess(self._tree, plan, job.message, *report)

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from rbit import shell_commands, shell_risks
-from rbit.shell_parts import KEPT, Place, TooDeep, Use
+from rbit import shell_text
+from rbit.shell_text import KEPT, Place, TooDeep, Use
 
 PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
     {name: f"RBIT_{name}" for name in "ID VERSION JOB ARCH SUITE DIST FORMAT URI QUEUE".split()}
@@ -64,7 +64,7 @@ def parse(command: str) -> Template:
         command: what stands behind ``shell!``. Unbalanced quotes are left for ``sh -n`` to find.
     """
     try:
-        read = shell_commands.read(command, PLACEHOLDERS)
+        read = shell_text.read(command, PLACEHOLDERS)
     except TooDeep:
         why = "the command nests too many quotes and substitutions to be followed: put it into a script"
         return Template(command, frozenset(), (why,), ())
@@ -74,7 +74,7 @@ def parse(command: str) -> Template:
         mistake, warning = _place(use)
         mistakes += mistake
         warnings += warning
-    found = shell_risks.find(read.commands, read.uses)
+    found = shell_text.find(read.commands, read.uses)
     return Template(
         "".join(read.out),
         frozenset(use.name for use in read.uses if use.place not in KEPT),

@@ -135,6 +135,7 @@ class Worker:
                 end["last"] = True
             end["children"] = has_children()
             reports.send(end)
+            del job  # or its body, which may be large, would stay until the next job
             if "last" in end:
                 break
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rbit.shell_parts import KEPT, Command, Place, Use, Word
+from rbit.shell_text.parts import KEPT, Command, Place, Use, Word
 
 SHELLS = {"sh", "bash", "dash", "ksh", "ksh93", "zsh", "ash", "rbash", "mksh", "lksh", "posh", "yash", "fish"}
 PARSES_ARGUMENTS = {"eval", "ssh", "rsh", "trap", "watch", "alias", "let", "parallel", "sg"}
@@ -33,6 +33,7 @@ WRAPPERS = {
     "strace": ("aeEIobpPsuUX", 0),
     "coproc": ("", 0), "unbuffer": ("", 0), "xvfb-run": ("efnpsw", 0), "systemd-run": ("CEGHMptu", 0),
 }  # fmt: skip
+MOST_WRAPPED = 20  # further down every word that may be a command is taken for one
 FIND_ACTIONS = {"-exec", "-execdir", "-ok", "-okdir"}
 # Program text in another language: the options that take it, and others that take an argument.
 _LANGUAGES = {
@@ -93,29 +94,43 @@ def find(commands: Sequence[Command], uses: Sequence[Use]) -> Findings:
     return findings
 
 
-def invocations(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    """Yield the command, without its assignments, and every command that it may run from its arguments."""
+def invocations(words: Sequence[Word], wrapped: int = 0) -> Iterator[Sequence[Word]]:
+    """Yield the command, without its assignments, and every command that it may run from its arguments.
+
+    Arguments:
+        words: the words of a command, without redirections.
+        wrapped: how many commands around this one run it from their arguments.
+    """
     while words and _ASSIGNMENT.match(words[0].source):
         words = words[1:]
     if not words:
         return
     yield words
     name = _name(words[0])
+    sure = wrapped < MOST_WRAPPED
     if name == "find":
-        for index, word in enumerate(words):
-            if word.static in FIND_ACTIONS:
-                rest = words[index + 1 :]
-                ends = (place for place, end in enumerate(rest) if end.static in (";", "+"))
-                yield from invocations(rest[: next(ends, len(rest))])
+        for action in _find_actions(words):
+            yield from invocations(action, wrapped + 1) if sure else ()
     elif name in WRAPPERS:
-        index, sure = _first_operand(words[1:], WRAPPERS[name][0])
-        start = 1 + index + WRAPPERS[name][1]
-        yield from invocations(words[start:])
-        if not sure:
-            yield from _risky(words)
-    elif words[0].dynamic and not name:
-        # `$SUDO sh -c ...`: the variable may hold a wrapper, or nothing.
+        index, understood = _first_operand(words[1:], WRAPPERS[name][0])
+        sure = sure and understood
+        rest = words[1 + index + WRAPPERS[name][1] :]
+        yield from invocations(rest, wrapped + 1) if wrapped < MOST_WRAPPED else ()
+    # `$SUDO sh -c ...`: the variable may hold a wrapper, or nothing.
+    if not sure or words[0].dynamic:
         yield from _risky(words)
+
+
+def _find_actions(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    start: int | None = None
+    for index, word in enumerate(words):
+        if start is None and word.static in FIND_ACTIONS:
+            start = index + 1
+        elif start is not None and word.static in (";", "+"):
+            yield words[start:index]
+            start = None
+    if start is not None:
+        yield words[start:]
 
 
 def _risky(words: Sequence[Word]) -> Iterator[Sequence[Word]]:

@@ -1,7 +1,7 @@
 """Reads the words of a shell command: quotes, substitutions, and the placeholders in them.
 
 Each placeholder is replaced by a reference to a variable, quoted for the place where it stands. This module
-knows nothing of commands and here-documents (``shell_commands`` does), and runs nothing. Used in the client,
+knows nothing of commands and here-documents (``commands`` does), and runs nothing. Used in the client,
 while the configuration is read.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from rbit.shell_parts import Command, Mode, Place, TooDeep, Use, Word
+from rbit.shell_text.parts import Command, Mode, Place, TooDeep, Use, Word
 
 DEEPEST = 60  # levels of nesting; each takes up to eight frames of Python's stack
 PERCENT = re.compile(r"%(%|[A-Z]+)?")

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rbit.shell_parts import Command, Mode, Pipeline, Place, Use, Word
-from rbit.shell_text import PERCENT, WordReader
+from rbit.shell_text.parts import Command, Mode, Pipeline, Place, Use, Word
+from rbit.shell_text.words import PERCENT, WordReader
 
 _BLANK_OR_OPERATOR = " \t\n;&|()<>"
 _OPERATOR = re.compile(r";;&|;;|;&|&&|\|\||\|&|<<<|<<-|<<|<&|<>|>>|>&|>\||[;&|()<>]")
