@@ -17,7 +17,7 @@ setup(
     long_description_content_type="text/x-rst",
     license="AGPL-3.0-only",
     license_files=["LICENSE.txt"],
-    packages=["rbit", "rbit.broker", "rbit.runners"],
+    packages=find_packages(include=["rbit", "rbit.*"]),
     package_data={"rbit": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["jsonpickle>=4", "pika>=1.3", "psutil>=5.9", "requests>=2.28"],

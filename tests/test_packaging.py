@@ -87,8 +87,8 @@ class PackagesTest(unittest.TestCase):
     def test_the_source_distribution_holds_what_the_checks_need(self) -> None:
         wanted = {
             ".ci/run", "CHANGES.rst", "LICENSE.txt", "Makefile", "README.rst", "docs/design.rst",
-            "examples/demo.py", "examples/module.html", "pyproject.toml", "rbit.ini.example", "setup.py", "tests/__init__.py",
-            "tests/captures/build_request.json", "tests/support/node.py",
+            "examples/demo.py", "examples/module.html", "pyproject.toml", "rbit.ini.example", "setup.py",
+            "tests/__init__.py", "tests/captures/build_request.json", "tests/support/node.py",
         }
         self.assertEqual(wanted - self.sdist, set())
         self.assertFalse([name for name in self.sdist if name.endswith(".pyc")])
