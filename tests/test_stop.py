@@ -71,7 +71,7 @@ class StopTest(BrokerCase):
             web.add_job(1)
             pybit: dict[str, object] = {"url": web.url, "user": "admin", "password": "pass"}
             rbit = self.start("more:stubborn", queue, pybit=pybit)
-            self.wait_until(lambda: (rbit.folder / "started").exists(), what="the job")
+            self.wait_until((rbit.folder / "started").exists, what="the job")
             child = int((rbit.folder / "child").read_text())
             below = [*descendants(rbit.pid), child]
             rbit.signal(signal.SIGTERM)
@@ -86,7 +86,7 @@ class StopTest(BrokerCase):
         queue = self.queue_name()
         self.publish(queue, "a")
         rbit = self.start("more:stubborn", queue)
-        self.wait_until(lambda: (rbit.folder / "started").exists(), what="the job")
+        self.wait_until((rbit.folder / "started").exists, what="the job")
         below = [*descendants(rbit.pid), int((rbit.folder / "child").read_text())]
         self.assertGreater(len(below), 3)
         rbit.signal(signal.SIGKILL)
