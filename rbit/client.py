@@ -97,7 +97,7 @@ class Client:
             self._events.popleft()()
         try:
             if not self._take_one() and not self._events:
-                self._link.wait(min(SLICE, self._rota.pause()))
+                self._link.wait(min(SLICE, self._rota.pause()) if self._may_take() else SLICE)
         except ConnectionLost as error:
             self._queues.clear()
             self._link.lost(error)
@@ -139,16 +139,17 @@ class Client:
 
     def _take_one(self) -> bool:
         """Asks the next queue whose turn it is; returns False when none can be asked now."""
-        slot = next((slot for slot in self._slots if slot.job is None), None)
-        if self._obeyed or not self._queues or slot is None:
-            return False
-        name = self._rota.next(self._is_full)
+        name = self._rota.next(self._is_full) if self._may_take() else None
         if name is None:
             return False
         delivery = self._get(name)
         if delivery is not None:
-            self._begin(slot, delivery)
+            self._begin(delivery)
         return True
+
+    def _may_take(self) -> bool:
+        """Whether a message could start now."""
+        return not self._obeyed and bool(self._queues) and any(slot.job is None for slot in self._slots)
 
     def _is_full(self, name: str) -> bool:
         limit = self._sections[name].concurrency
@@ -176,19 +177,19 @@ class Client:
             self._rota.found_empty(name)
         return delivery
 
-    def _begin(self, slot: Slot, delivery: Delivery) -> None:
-        """Has a slot work off a message, unless its job lives here already."""
+    def _begin(self, delivery: Delivery) -> None:
+        """Has a free slot work off a message, unless its job lives here already."""
         if delivery.redelivered and (job := self._owner(delivery)):
             log.info("%s: its message came again; it is not run twice", job)
             job.delivery = delivery
-            if job.outcome is not None:
+            if job.ended_at:
                 self._settle(job)
             return
         section = self._sections[delivery.queue]
         job = Job(delivery, section, self._runners[delivery.queue], next(self._numbers))
         log.debug("%s: taken%s", job, " once more" if delivery.redelivered else "")
         self._jobs.append(job)
-        slot.begin(job)
+        next(slot for slot in self._slots if slot.job is None).begin(job)
 
     def _owner(self, delivery: Delivery) -> Job | None:
         """Returns a job whose delivery was lost and whose message this is."""
@@ -209,6 +210,7 @@ class Client:
             if slot.job is job:
                 slot.job = None
         job.ended_at = time.monotonic()
+        self.all_good = self.all_good and job.outcome is not None and job.outcome.status in GOOD
         self._rota.job_ended()
         self._settle(job)
 
@@ -237,7 +239,6 @@ class Client:
                 return
         log.debug("%s: its message is %s", job, "put back" if outcome.status == WAITING else "acknowledged")
         self._jobs.remove(job)
-        self.all_good = self.all_good and outcome.status in GOOD
         if outcome.pause:
             self._rota.hold(job.message.queue)
 
@@ -258,13 +259,12 @@ class Client:
         self._forget()
         if self._events or any(slot.job for slot in self._slots):
             return False
+        settled = all(job.delivery.lost for job in self._jobs)  # nobody knows when those come again
         if self._obeyed:
-            copying = [job for job in self._jobs if not job.delivery.lost]
             if self._copies_until is None:
                 self._copies_until = time.monotonic() + LAST_WAIT
-            return not copying or time.monotonic() >= self._copies_until or self._obeyed > 1
-        ready = self._link.connection is not None
-        return self._once and ready and not self._jobs and self._rota.is_done()
+            return settled or time.monotonic() >= self._copies_until or self._obeyed > 1
+        return self._once and self._link.connection is not None and settled and self._rota.is_done()
 
     def _forget(self) -> None:
         """Drops ended jobs whose message another client must have got."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 import unittest
 from pathlib import Path
+
+import psutil
 
 from tests.support.case import BrokerCase
 from tests.support.rbit_process import RbitProcess
@@ -236,6 +239,21 @@ class LoopTest(BrokerCase):
         self.assertEqual(ran(rbit), ["start long", "end long"])
         self.assertNotIn("lost", rbit.output)
         self.assertEqual(self.depth(queue), 0)
+
+    def test_client_is_idle_while_all_slots_are_busy_and_polls_are_due(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "long")
+        job = {"runner": "python!jobs:gate"}
+        rbit = self.run_jobs({self.queue_name("empty"): dict(job), queue: dict(job)}, rbit={"polling_time": 0.05})
+        self.wait_until(lambda: ran(rbit) == ["start long"], what="the job")
+        client = psutil.Process(rbit.pid)
+        before, began = client.cpu_times(), time.monotonic()
+        self.wait_until(lambda: time.monotonic() - began > 3, what="a while")
+        used = sum(client.cpu_times()[:2]) - sum(before[:2])
+        # A loop that does not wait uses all of the time that the machine gives it.
+        self.assertLess(used, 0.5)
+        (rbit.folder / "long").touch()
+        self.assertEqual(rbit.stop(), 0)
 
     def test_build_request_is_named_by_its_job(self) -> None:
         queue = self.queue_name()
