@@ -7,34 +7,21 @@ quoting. Used in the client, while the configuration is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rbit.shell_text.parts import KEPT, Command, Place, Use, Word
+from rbit.shell_text.wrappers import (
+    COMMAND_OPTIONS,
+    PARSES_ARGUMENTS,
+    SHELLS,
+    first_operand,
+    invocations,
+    name_of,
+)
 
-SHELLS = {"sh", "bash", "dash", "ksh", "ksh93", "zsh", "ash", "rbash", "mksh", "lksh", "posh", "yash", "fish"}
-PARSES_ARGUMENTS = {"eval", "ssh", "rsh", "trap", "watch", "alias", "let", "parallel", "sg"}
-COMMAND_OPTIONS = {
-    "su": ("c", "--command", "--session-command"),
-    "runuser": ("c", "--command", "--session-command"),
-    "script": ("c", "--command"),
-    "flock": ("c", "--command"),
-    "env": ("S", "--split-string"),
-}
 READS_COMMANDS = {"at", "batch"}
 SSH_OPTIONS = "BbcDEeFIiJLlmOoPpQRSWw"
-# Commands that run the command in their arguments: short options that take an argument, operands before it.
-WRAPPERS = {
-    "exec": ("a", 0), "command": ("", 0), "builtin": ("", 0), "env": ("uCS", 0), "nohup": ("", 0),
-    "nice": ("n", 0), "sudo": ("CDghpRrTtUu", 0), "doas": ("Cu", 0), "time": ("fo", 0), "timeout": ("ks", 1),
-    "setsid": ("", 0), "stdbuf": ("ioe", 0), "xargs": ("adEILnPs", 0), "flock": ("EwW", 1),
-    "ionice": ("cnpPu", 0), "chroot": ("", 1), "chrt": ("DPT", 1), "taskset": ("", 1), "runuser": ("ugG", 0),
-    "busybox": ("", 0), "toybox": ("", 0), "fakeroot": ("bils", 0), "unshare": ("GSRw", 0),
-    "strace": ("aeEIobpPsuUX", 0),
-    "coproc": ("", 0), "unbuffer": ("", 0), "xvfb-run": ("efnpsw", 0), "systemd-run": ("CEGHMptu", 0),
-}  # fmt: skip
-MOST_WRAPPED = 20  # further down every word that may be a command is taken for one
-FIND_ACTIONS = {"-exec", "-execdir", "-ok", "-okdir"}
 # Program text in another language: the options that take it, and others that take an argument.
 _LANGUAGES = {
     re.compile(r"python[\d.]*|pypy[\d.]*"): ("c", "WX"),
@@ -45,8 +32,6 @@ _LANGUAGES = {
     re.compile(r"g?sed"): ("e", "fl"),
 }
 _FIRST_OPERAND = ("awk", "sed")
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
-_SHELL_VARIABLE = re.compile(r'"?\$(SHELL|\{SHELL\})"?')
 
 
 @dataclass
@@ -84,7 +69,7 @@ def find(commands: Sequence[Command], uses: Sequence[Use]) -> Findings:
             _mark_reader(words, command)
     for command in commands:
         for words in invocations(command.words):
-            if _name(words[0]) in ("echo", "printf"):
+            if name_of(words[0]) in ("echo", "printf"):
                 for reader in sorted({pipeline.reader for pipeline in command.pipelines} - {"", "ssh"}):
                     findings.refuse(words, f"text that is piped into `{reader}`", AS_ARGUMENT)
     for use in uses:
@@ -94,79 +79,8 @@ def find(commands: Sequence[Command], uses: Sequence[Use]) -> Findings:
     return findings
 
 
-def invocations(words: Sequence[Word], wrapped: int = 0) -> Iterator[Sequence[Word]]:
-    """Yield the command, without its assignments, and every command that it may run from its arguments.
-
-    Arguments:
-        words: the words of a command, without redirections.
-        wrapped: how many commands around this one run it from their arguments.
-    """
-    while words and _ASSIGNMENT.match(words[0].source):
-        words = words[1:]
-    if not words:
-        return
-    yield words
-    name = _name(words[0])
-    sure = wrapped < MOST_WRAPPED
-    if name == "find":
-        for action in _find_actions(words):
-            yield from invocations(action, wrapped + 1) if sure else ()
-    elif name in WRAPPERS:
-        index, understood = _first_operand(words[1:], WRAPPERS[name][0])
-        sure = sure and understood
-        rest = words[1 + index + WRAPPERS[name][1] :]
-        yield from invocations(rest, wrapped + 1) if wrapped < MOST_WRAPPED else ()
-    # `$SUDO sh -c ...`: the variable may hold a wrapper, or nothing.
-    if not sure or words[0].dynamic:
-        yield from _risky(words)
-
-
-def _find_actions(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    start: int | None = None
-    for index, word in enumerate(words):
-        if start is None and word.static in FIND_ACTIONS:
-            start = index + 1
-        elif start is not None and word.static in (";", "+"):
-            yield words[start:index]
-            start = None
-    if start is not None:
-        yield words[start:]
-
-
-def _risky(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    names = SHELLS | PARSES_ARGUMENTS | COMMAND_OPTIONS.keys()
-    yield from (words[index:] for index in range(1, len(words)) if _name(words[index]) in names)
-
-
-def _name(word: Word) -> str:
-    if _SHELL_VARIABLE.fullmatch(word.source):
-        return "sh"
-    return "" if word.static is None else word.static.rpartition("/")[2]
-
-
-def _first_operand(words: Sequence[Word], with_argument: str) -> tuple[int, bool]:
-    """Return the index of the first word that is no option, and whether the options before it are understood."""
-    index, sure = 0, True
-    while index < len(words):
-        plain = words[index].plain
-        if plain == "--":
-            return index + 1, sure
-        if words[index].dynamic and not plain.startswith("-"):
-            # An expansion may be an option, or nothing.
-            return index, False
-        if not plain.startswith("-") or plain == "-":
-            return index, sure
-        if plain.startswith("--") or words[index].dynamic:
-            sure = sure and "=" in plain
-        else:
-            takes = next((place for place, letter in enumerate(plain[1:]) if letter in with_argument), None)
-            index += takes is not None and takes == len(plain) - 2
-        index += 1
-    return index, sure
-
-
 def _look_at(words: Sequence[Word], findings: Findings) -> None:
-    name, arguments = _name(words[0]), words[1:]
+    name, arguments = name_of(words[0]), words[1:]
     for use in words[0].uses:
         if "${" in words[0].source:
             findings.mistakes.append(
@@ -177,6 +91,7 @@ def _look_at(words: Sequence[Word], findings: Findings) -> None:
             findings.warnings.append(f"%{use.name} is (part of) the command word: its value chooses what is run")
     if name in SHELLS:
         findings.refuse(_command_string(arguments), f"the command string of `{name} -c`", AS_ARGUMENT)
+        _look_at_script(name, arguments, findings)
     elif name in ("ssh", "rsh"):
         findings.refuse(arguments, f"an argument of `{name}`", AS_INPUT)
     elif name in PARSES_ARGUMENTS:
@@ -184,7 +99,7 @@ def _look_at(words: Sequence[Word], findings: Findings) -> None:
     elif name in COMMAND_OPTIONS:
         option, *long = COMMAND_OPTIONS[name]
         texts = _option_arguments(arguments, option, long)
-        findings.refuse(texts, f"the command string of `{name} -{option}`", AS_ARGUMENT)
+        findings.refuse(texts, f"the text behind `{name} -{option}`", AS_ARGUMENT)
     for pattern, (option, others) in _LANGUAGES.items():
         if pattern.fullmatch(name):
             for word in _program(name, arguments, option, others):
@@ -195,9 +110,28 @@ def _look_at(words: Sequence[Word], findings: Findings) -> None:
                 ]
 
 
-def _command_string(arguments: Sequence[Word]) -> list[Word]:
+def _look_at_script(name: str, arguments: Sequence[Word], findings: Findings) -> None:
     index, flags = _shell_options(arguments)
-    return _one_word(arguments[index:]) if "c" in flags else []
+    dashes = index > 0 and arguments[index - 1].plain == "--"
+    script = arguments[index] if index < len(arguments) else Word()
+    if script.uses and re.match("[\"']*%", script.source) and "c" not in flags and not dashes:
+        findings.mistakes.append(
+            f"%{script.uses[0].name} begins the name of the script that `{name}` runs, so that a value that begins"
+            f" with a dash would be an option such as -c: write ./%{script.uses[0].name}"
+        )
+
+
+def _command_string(arguments: Sequence[Word]) -> list[Word]:
+    """Return the words that may be the text behind the option -c of a shell."""
+    index, flags = _shell_options(arguments)
+    if "c" not in flags:
+        return []
+    unsure = next((place for place, word in enumerate(arguments[:index]) if not _is_option(word)), index)
+    return [*arguments[unsure:index], *_one_word(arguments[index:])]
+
+
+def _is_option(word: Word) -> bool:
+    return word.plain[:1] in ("-", "+")
 
 
 def _one_word(words: Sequence[Word]) -> list[Word]:
@@ -205,6 +139,8 @@ def _one_word(words: Sequence[Word]) -> list[Word]:
     found: list[Word] = []
     for word in words:
         found.append(word)
+        if len(found) > 1 and _is_option(word):
+            continue
         if word.plain or not word.dynamic or (word.source[0] in "\"'" and "$@" not in word.source):
             break
     return found
@@ -215,8 +151,10 @@ def _shell_options(arguments: Sequence[Word]) -> tuple[int, str]:
     index, flags = 0, ""
     while index < len(arguments):
         plain = arguments[index].plain
-        if arguments[index].dynamic and not plain.startswith("-"):
-            if not any(re.fullmatch("-[a-z]*c[a-z]*", later.plain) for later in arguments[index + 1 :]):
+        if arguments[index].dynamic and not _is_option(arguments[index]):
+            # It may be options, or nothing, if options follow.
+            later = any(re.fullmatch("-[A-Za-z]*c[A-Za-z]*", word.plain) for word in arguments[index + 1 :])
+            if "c" in flags or not later:
                 break
         elif plain in ("-", "--"):
             index += 1
@@ -224,7 +162,7 @@ def _shell_options(arguments: Sequence[Word]) -> tuple[int, str]:
         elif plain[:1] not in ("-", "+"):
             break
         if not plain.startswith("--"):
-            flags += plain[1:]
+            flags += plain[1:] + ("c" if arguments[index].dynamic and plain else "")
         takes_argument = plain in ("--rcfile", "--init-file") or (plain[:2] != "--" and plain[-1:] in ("o", "O"))
         index += 2 if takes_argument else 1
     return index, flags
@@ -243,7 +181,7 @@ def _option_arguments(arguments: Sequence[Word], letters: str, long: Sequence[st
 
 
 def _program(name: str, arguments: Sequence[Word], option: str, others: str) -> list[Word]:
-    index, _ = _first_operand(arguments, option + others)
+    index, _ = first_operand(arguments, option + others)
     found = _option_arguments(arguments[:index], option)
     if not found and name.endswith(_FIRST_OPERAND):
         found = [*arguments[index : index + 1]]
@@ -252,7 +190,7 @@ def _program(name: str, arguments: Sequence[Word], option: str, others: str) -> 
 
 def _mark_reader(words: Sequence[Word], command: Command) -> None:
     """Mark the pipelines around a command that runs what it reads from its standard input."""
-    name, arguments = _name(words[0]), words[1:]
+    name, arguments = name_of(words[0]), words[1:]
     if command.reads_file or not (reader := _reader(name, arguments)):
         return
     for pipeline in command.pipelines:
@@ -262,17 +200,19 @@ def _mark_reader(words: Sequence[Word], command: Command) -> None:
 
 def _reader(name: str, arguments: Sequence[Word]) -> str:
     """Return what reads its input as shell text here; "ssh" for one that has a remote command of its own."""
-    first = arguments[0].static if arguments else None
     if name in SHELLS:
         index, flags = _shell_options(arguments)
-        operand = arguments[index].static if index < len(arguments) else ""
-        from_input = "c" not in flags and ("s" in flags or operand in ("", "/dev/stdin", "/proc/self/fd/0"))
-        return name if from_input else ""
-    if name in READS_COMMANDS or (name in (".", "source") and first in ("/dev/stdin", "/proc/self/fd/0")):
+        script = arguments[index : index + 1]
+        return name if "c" not in flags and ("s" in flags or not script or _is_input(script)) else ""
+    if name in READS_COMMANDS or (name in (".", "source") and _is_input(arguments[:1])):
         return name
     if name not in ("ssh", "rsh"):
         return ""
-    index, _ = _first_operand(arguments, SSH_OPTIONS)
+    index, _ = first_operand(arguments, SSH_OPTIONS)
     remote = [Word(part) for word in arguments[index + 1 :] for part in word.plain.split()]
-    readers = {_reader(_name(words[0]), words[1:]) for words in invocations(remote)} - {"", "ssh"}
+    readers = {_reader(name_of(words[0]), words[1:]) for words in invocations(remote)} - {"", "ssh"}
     return " ".join([name, "host", *(word.plain for word in remote)]) if readers or not remote else "ssh"
+
+
+def _is_input(words: Sequence[Word]) -> bool:
+    return any(word.static in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0") for word in words)
