@@ -197,7 +197,7 @@ class Slot(threading.Thread):
         except WorkerError as error:
             process.finish(self._selector)
             self._discard()
-            return Outcome(FAILED, str(error))
+            return self._verdict or Outcome(FAILED, str(error))
         finally:
             self._process = None
         if self._worker is not None and not self._worker.reusable:
@@ -209,7 +209,8 @@ class Slot(threading.Thread):
         tree, worker = self._tree, self._worker
         if tree is None:
             return
-        spare = worker.pid if worker and worker.reusable and (process is not worker or not verdict) else None
+        alive = worker is not None and worker.status is None
+        spare = worker.pid if worker and alive and (process is not worker or not verdict) else None
         if process.over and not process.has_children() and tree.only(spare):
             return
         self._ended, self._stuck = [], []
