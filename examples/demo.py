@@ -74,8 +74,9 @@ ORDERS = (
 
 def main() -> int:
     """Runs the demo; returns 0 when all jobs ended Done and their files are there."""
-    # Like Ctrl+C, a SIGTERM must not leave the node behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Like Ctrl+C, a SIGTERM must not leave the node behind; nor a SIGINT, where a shell had it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         print("Starting a RabbitMQ node of the demo's own (about 10 seconds) ...", flush=True)
         with PrivateNode() as node:
