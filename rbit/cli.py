@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import logging.config
 import math
+import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from rbit import __version__, errors
 
@@ -19,6 +21,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("rbit")
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class Output(logging.StreamHandler):  # type: ignore[type-arg] # no subscript before Python 3.11
+    """Writes the log; what cannot be written (a closed pipe, a full disk) is said once, and jobs go on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not self._said:
+            self._said = True
+            with contextlib.suppress(OSError, ValueError):
+                print(f"rbit: the log cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Does what the command line asks for; returns the exit status. Errors: RbitError."""
+    # Until the loop takes over the signal, while modules are loaded, a stop is a plain end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Here and not above: they load pika and requests, which "rbit --version" can do without.
     from rbit import check, config, runners  # noqa: PLC0415
     from rbit.client import Client  # noqa: PLC0415
@@ -108,11 +126,13 @@ def start_logging(settings: Config, debug: bool) -> None:
         except Exception as error:  # fileConfig evaluates what the file says: anything may be raised
             cause = error.__cause__ or error
             raise errors.ConfigError([f"{settings.path}: logging sections: {cause!r}"]) from error
-        return
-    logging.basicConfig(stream=sys.stdout, level=logging.DEBUG if debug else logging.INFO, format=FORMAT)
+    else:
+        level = logging.DEBUG if debug else logging.INFO
+        logging.basicConfig(handlers=[Output(sys.stdout)], level=level, format=FORMAT)
     # rbit says what matters of their failures itself, in one line.
-    logging.getLogger("pika").setLevel(logging.WARNING if debug else logging.CRITICAL)
-    logging.getLogger("urllib3").setLevel(logging.DEBUG if debug else logging.ERROR)
+    for name, level in (("pika", logging.CRITICAL), ("urllib3", logging.ERROR)):
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING if debug else level)
 
 
 def announce(settings: Config, made: dict[str, Runner], poll_time: float) -> None:

@@ -152,6 +152,8 @@ class Client:
         return not self._obeyed and bool(self._queues) and any(slot.job is None for slot in self._slots)
 
     def _is_full(self, name: str) -> bool:
+        if any(job.copying and job.message.queue == name for job in self._jobs):
+            return True  # under an alarm, or its Blocked jobs would pile up
         limit = self._sections[name].concurrency
         if limit is None:
             return False
@@ -218,7 +220,10 @@ class Client:
         """Acknowledges or gives back the message of an ended job, after its copy and its final status."""
         outcome = job.outcome
         assert outcome is not None
+        if job.copying:
+            return
         if outcome.status == BLOCKED and not job.copied and not job.delivery.lost:
+            job.copying = True
             self._rota.hold(job.message.queue)
             message = job.message
             done = partial(self._post_copied, job)
@@ -247,8 +252,7 @@ class Client:
 
     def _copied(self, job: Job, error: BrokerError | None) -> None:
         """Goes on with a Blocked job, whose copy is published or not."""
-        if job not in self._jobs:
-            return
+        job.copying = False
         job.copied = error is None
         if error is not None:
             job.outcome = Outcome(WAITING, f"its copy could not be published: {error}", pause=True)
@@ -269,19 +273,48 @@ class Client:
     def _forget(self) -> None:
         """Drops ended jobs whose message another client must have got."""
         before = time.monotonic() - REMEMBERED
-        if self._jobs and 0 < self._jobs[0].ended_at < before:
-            self._jobs = [job for job in self._jobs if not 0 < job.ended_at < before]
+        for job in [job for job in self._jobs if 0 < job.ended_at < before]:
+            if job.delivery.lost and not job.copying:
+                self._jobs.remove(job)
+
+    def _recover(self) -> None:
+        """Looks once more for the messages of ended jobs whose connection was lost, and settles them."""
+        jobs = [job for job in self._jobs if job.ended_at and job.delivery.lost]
+        jobs = [job for job in jobs if job.copied or (job.outcome and job.outcome.status != BLOCKED)]
+        for name in {job.message.queue for job in jobs} & self._queues.keys():
+            others: list[Delivery] = []
+            with contextlib.suppress(BrokerError):
+                # What comes again stands at the head of its queue.
+                for _ in range(len(jobs) + len(self._slots)):
+                    delivery = self._queues[name].get()
+                    if delivery is None:
+                        break
+                    job = self._owner(delivery) if delivery.redelivered else None
+                    if job in jobs:
+                        log.info("%s: its message came again; it is not run twice", job)
+                        job.delivery = delivery
+                        self._settle(job)
+                    else:
+                        others.append(delivery)
+            for delivery in reversed(others):
+                with contextlib.suppress(DeliveryLost):
+                    delivery.requeue()
 
     def _leave(self) -> None:
         """Ends all threads and processes, and gives back what is not settled."""
+        self._recover()
         for slot in self._slots:
             if slot.job:  # only when the loop itself failed
                 slot.end(Outcome(WAITING, "rbit failed"))
             slot.close()
-        if self._reporter is not None:
-            self._reporter.close(LAST_WAIT)
         self._publisher.close(LAST_CLOSE)
+        while self._events:  # copies that were confirmed meanwhile
+            self._events.popleft()()
         for job in self._jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)
+            if job.copying:
+                job.updates.finish(WAITING, "rbit was stopped")
+        if self._reporter is not None:
+            self._reporter.close(LAST_WAIT)
         self._link.close()
         log.info("stopped")

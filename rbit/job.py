@@ -47,6 +47,7 @@ class Job:
         self.runner = runner
         self.message = Message(delivery.body, delivery.queue, delivery.properties, delivery.redelivered)
         self.outcome: Outcome | None = None
+        self.copying = False  # whether a copy is with the publisher
         self.copied = False  # whether the broker has confirmed the copy of a Blocked one
         self.ended_at = 0.0  # time.monotonic(); 0.0 while it runs
         name = printable(delivery.properties.message_id or f"#{number}")

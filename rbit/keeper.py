@@ -122,11 +122,11 @@ class Keeper:
 
     def serve(self) -> bool:
         """Reads one request and does it; returns False when rbit is gone."""
-        packet, descriptors, _, _ = socket.recv_fds(
-            self.control, PACKET, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
+        packet, descriptors, _, _ = socket.recv_fds(self.control, PACKET, DESCRIPTORS)
         if not packet:
             return False
+        for fd in descriptors:  # recv_fds does not pass its flags on (seen in CPython 3.10 to 3.13)
+            os.set_inheritable(fd, False)
         request = json.loads(packet)
         if "end" in request:
             self.ending = Ending(request["end"], request["spare"])

@@ -98,6 +98,8 @@ class Link:
             self._result = Connection(self._amqp, self._name)
         except BrokerError as error:
             self._result = error
+        except Exception as error:  # noqa: BLE001 - or nobody would ever try again
+            self._result = BrokerUnreachable(repr(error))
         self._bell.set()
 
     def _made(self, connection: Connection) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rbit.errors import WorkerError
+from rbit.errors import CommandRefused, WorkerError
 from rbit.message import BLOCKED, DONE, FAILED, FINAL, Message
 from rbit.output import Lines, Tail
 from rbit.runners import Call, Command
@@ -75,7 +75,7 @@ class CommandProcess:
         self._set_status = set_status
         self._sink = sink
         self._status: int | None = None
-        self._final: str | None = None
+        self._final: tuple[str, str] | None = None
         pipes = [os.pipe() for _ in range(3)]
         try:
             body = in_memory(message.body)
@@ -84,9 +84,11 @@ class CommandProcess:
                 self.pid = tree.spawn(command.arguments, command.environment, ends)
             finally:
                 os.close(body)
-        except (OSError, WorkerError) as error:
+        except (OSError, WorkerError, CommandRefused) as error:
             for read, _ in pipes:
                 os.close(read)
+            if isinstance(error, CommandRefused):
+                raise
             raise WorkerError(f"the command cannot be started: {error}") from error
         finally:
             for _, write in pipes:
@@ -118,11 +120,12 @@ class CommandProcess:
         """Reads what is left and closes the descriptors; returns the outcome."""
         for lines in self._lines:
             lines.drain()
+        for lines in self._lines:
             forget(selector, lines.fd)
             lines.close()
         code = os.waitstatus_to_exitcode(self._status or 0)
         if code == 0:
-            return Outcome(self._final or DONE)
+            return Outcome(*(self._final or (DONE, "")))
         words = command_words(code)
         tail = self._tail.text()
         status = BLOCKED if code == TEMPORARY_FAILURE else FAILED
@@ -135,8 +138,10 @@ class CommandProcess:
     def _on_status_line(self, line: str) -> None:
         status, _, text = line.strip().partition(" ")
         if status:
+            for lines in self._lines[:2]:  # what was printed before it comes before it in the log
+                lines.read()
             if status in FINAL:
-                self._final = status
+                self._final = status, text
             self._set_status(status, text)
 
 
@@ -200,12 +205,12 @@ class WorkerProcess:
         }
         packet = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
         try:
-            if large:
-                body = in_memory(message.body)
+            if large or len(packet) > INLINE:  # headers may be large too
+                file = in_memory(message.body if large else b"", before=packet)
                 try:
-                    socket.send_fds(self.socket, [packet], [body])
+                    socket.send_fds(self.socket, [str(len(packet)).encode()], [file])
                 finally:
-                    os.close(body)
+                    os.close(file)
             else:
                 self.socket.send(packet)
         except OSError as error:
@@ -249,6 +254,8 @@ class WorkerProcess:
             while packet := self.socket.recv(PACKET, socket.MSG_DONTWAIT):
                 answer = json.loads(packet)
                 if "status" in answer:
+                    for lines in self._lines:  # what was printed before it comes before it in the log
+                        lines.read()
                     self._set_status(answer["status"], answer["message"])
                 elif "ended" in answer:
                     self._end = answer

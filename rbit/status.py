@@ -18,7 +18,7 @@ from requests.auth import HTTPBasicAuth
 
 from rbit import __version__
 from rbit.config import PybitSettings
-from rbit.message import STATUSES
+from rbit.message import FAILED, STATUSES
 
 log = logging.getLogger("rbit.status")
 
@@ -158,6 +158,8 @@ class Reporter(threading.Thread):
         lane = self._lanes.get(job)
         if lane is not None and code >= 500:
             lane.tries += 1
+            if lane.tries == 1:
+                log.warning("%s: PyBit answers the status %s with %d; trying again", label, status, code)
             if lane.tries < TRIES:
                 return wait_after(lane.tries)
             meaning = f"{TRIES} times; PyBit knows no job {job}, or no status of that name"
@@ -206,7 +208,9 @@ class Updates:
         """Logs a status, and sends it to PyBit when it differs from the last one."""
         if status not in STATUSES:
             log.warning("%s: PyBit has no status %r; it is passed on as it is", self.label, status)
-        log.info("%s: %s%s", self.label, status, f": {message}" if message else "")
+        level = logging.WARNING if status == FAILED else logging.INFO
+        # Further lines are indented, so that none can pass for an entry of the log.
+        log.log(level, "%s: %s%s", self.label, status, f": {message}".replace("\n", "\n    ") if message else "")
         if status != self.last and self._reporter is not None and self._job is not None:
             self._reporter.put(self._job, status, self.label)
         self.last, self._last_message = status, message

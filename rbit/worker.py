@@ -2,7 +2,7 @@
 
 Started by exec (``python -m rbit.worker``) below the keeper of its slot, never forked from the client.
 It imports job code and knows nothing of the broker. It talks over the seqpacket socket on descriptor 3:
-the client sends a job (a pickle; a large body beside it, as a file in memory), the worker answers with
+the client sends a job (a pickle; a large one as a file in memory), the worker answers with
 JSON objects: ``{"started": true}``, ``{"status": ..., "message": ...}`` any number of times, and
 ``{"ended": STATUS, "message": ..., "traceback": ..., "children": BOOL}``.
 
@@ -28,6 +28,8 @@ from rbit import models
 from rbit.errors import JobEnded, RbitError
 from rbit.message import DONE, FAILED, FINAL, Message
 
+# Of code objects, see "inspect": CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR.
+LAZY = 0x20 | 0x80 | 0x200
 CHANNEL = 3  # the descriptor of the socket to the client
 PACKET = 1 << 18  # bytes; no job's packet is longer
 # An answer must fit the socket's send buffer (212,992 bytes), and JSON may spell a byte with six.
@@ -50,6 +52,8 @@ def load(target: str) -> Callable[..., Any]:
         raise TargetError(f"cannot import {target}: {last_line(error)}") from error
     if not callable(found):
         raise TargetError(f"{target} is not callable, but a {type(found).__name__}")
+    if getattr(getattr(found, "__code__", None), "co_flags", 0) & LAZY:
+        raise TargetError(f"{target} is async or has a yield: its call would run nothing; name a plain function")
     return found  # type: ignore[no-any-return]
 
 
@@ -119,6 +123,7 @@ class Worker:
         self.home = os.getcwd()
         self.pid = os.getpid()
         self.streams = (sys.stdout, sys.stderr)
+        self.pipes = [os.fstat(fd).st_ino for fd in (1, 2)]
 
     def run(self) -> None:
         """Runs jobs until the client closes the socket, or a job has spoilt this process for others."""
@@ -166,23 +171,26 @@ class Worker:
             os.chdir(self.home)
             for stream in self.streams:
                 stream.flush()
+            return [os.fstat(fd).st_ino for fd in (1, 2)] == self.pipes
         except (OSError, ValueError):  # the job closed a stream, or the folder is gone
             return False
-        return True
 
 
 def receive(channel: socket.socket) -> dict[str, Any] | None:
     """Waits for the next job; returns None when the client has closed the socket."""
     try:
-        packet, descriptors, _, _ = socket.recv_fds(channel, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        packet, descriptors, _, _ = socket.recv_fds(channel, PACKET, 1)
     except ConnectionError:
         return None
     if not packet:
         return None
-    job: dict[str, Any] = pickle.loads(packet)  # from the client, which is trusted
+    # What comes from the client is trusted. Large: a file with the pickle, of so many bytes, and the body.
     if descriptors:
         with open(descriptors[0], "rb") as file:
-            job["body"] = file.read()
+            job: dict[str, Any] = pickle.loads(file.read(int(packet)))
+            job["body"] = job["body"] or file.read()
+    else:
+        job = pickle.loads(packet)
     job["message"] = Message(
         body=job.pop("body"),
         queue=job["queue"],

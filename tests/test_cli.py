@@ -8,7 +8,7 @@ import unittest
 from rbit import __version__
 from tests.support.case import BrokerCase
 from tests.support.node import PrivateNode
-from tests.support.rbit_process import RbitProcess
+from tests.support.rbit_process import RbitProcess, rbit_command
 from tests.test_loop import JOBS, ran
 
 NO_BROKER = {"host": "127.0.0.1", "port": 9}
@@ -150,6 +150,21 @@ class CommandTest(BrokerCase):
         self.assertGreater(len(debug.stdout_lines), len(plain.stdout_lines))
         self.assertTrue(any(" DEBUG " in line for line in debug.stdout_lines), debug.output)
         self.assertFalse(any(" DEBUG " in line for line in plain.stdout_lines))
+
+    def test_log_that_cannot_be_written_is_said_once_and_the_job_is_done(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "x")
+        text = self.ini({queue: {"runner": "shell!for n in 1 2 3 4 5; do echo $n; done; echo done >made"}})
+        rbit = self.rbit(
+            None, "exec \"$0\" rbit.ini --once >/dev/full", *rbit_command(), command=("sh", "-c"),
+            files={"rbit.ini": text},
+        )
+        rbit.wait()
+        self.assertEqual((rbit.folder / "made").read_text(), "done\n")
+        self.assertEqual(self.depth(queue), 0)
+        said = [line for line in rbit.stderr_lines if line.startswith("rbit: the log cannot be written: ")]
+        self.assertEqual(len(said), 1, rbit.output)
+        self.assertNotIn("Traceback", rbit.output)
 
     def test_logging_sections_are_applied(self) -> None:
         queue = self.queue_name()

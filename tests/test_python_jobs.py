@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import unittest
+from datetime import datetime, timezone
 from pathlib import Path
 
 from tests.support.case import BrokerCase
@@ -95,6 +97,13 @@ def by_body(message, set_status, settings):
         [thread.join() for thread in threads]
     elif what == "close stdout":
         sys.stdout.close()
+    elif what == "close descriptors":
+        os.close(1)
+        os.close(2)
+    elif what == "prints and reports":
+        for n in range(20):
+            print("line", n)
+            set_status("Building", f"status {n}")
     elif what == "chdir":
         os.chdir("/")
     elif what == "fork returns":
@@ -108,6 +117,12 @@ def by_body(message, set_status, settings):
         os.write(2, b"to stderr without newline")
     elif what == "big status":
         set_status("Building", "y" * 10_000_000)
+
+async def later(message, set_status, settings):
+    note("never")
+
+def pieces(message, set_status, settings):
+    yield 1
 
 def leaves(message, set_status, settings):
     child = subprocess.Popen(["sleep", "1000"])
@@ -163,6 +178,16 @@ class PythonJobTest(BrokerCase):
             "body": "caf\u00e9", "queue": queue, "headers": {"n": 1, "deep": {"list": [1, "two"]}},
             "redelivered": False, "type": "a-type", "delivery_mode": 2, "settings": runner,
         })
+
+    def test_large_headers_arrive_with_a_small_and_with_a_large_body(self) -> None:
+        queue = self.queue_name()
+        moments = [datetime.fromtimestamp(n, timezone.utc) for n in range(8000)]
+        for body in (b"small", b"x" * 60_000, b"y" * 100_000):
+            self.publish(queue, body, headers={"moments": moments})
+        rbit = self.rbit(
+            self.ini({queue: {"runner": "python!jobs:size"}}), "--once", files={"jobs.py": JOBS})
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual([line.split()[0] for line in self.ran(rbit)], ["5", "60000", "100000"])
 
     def test_large_body_arrives_unchanged(self) -> None:
         body = os.urandom(20_000_000)
@@ -246,6 +271,20 @@ class PythonJobTest(BrokerCase):
 
     def test_job_that_closes_stdout_does_not_harm_the_next(self) -> None:
         self.assert_ends("close stdout", "message #1: Done")
+
+    def test_job_that_closes_its_descriptors_does_not_harm_the_next(self) -> None:
+        self.assert_ends("close descriptors", "message #1: Done")
+
+    def test_lines_and_statuses_are_logged_in_their_order(self) -> None:
+        rbit = self.assert_ends("prints and reports")
+        got = [line.rsplit("#1: ", 1)[1] for line in rbit.lines if re.search("(line|status) \\d+$", line)]
+        for n in range(20):
+            self.assertLess(got.index(f"line {n}"), got.index(f"Building: status {n}"))
+
+    def test_async_function_is_refused_and_not_taken_for_done(self) -> None:
+        for function in ("later", "pieces"):
+            rbit = self.run_once(function, "a")
+            self.assertRegex(rbit.output, f"Failed: jobs:{function} is async or has a yield")
 
     def test_job_that_changes_the_folder_does_not_harm_the_next(self) -> None:
         self.assert_ends("chdir", "message #1: Done")

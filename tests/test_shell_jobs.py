@@ -6,6 +6,8 @@ import json
 import unittest
 from pathlib import Path
 
+import psutil
+
 from tests.support.case import BrokerCase
 from tests.support.processes import is_alive
 from tests.support.rbit_process import RbitProcess
@@ -106,6 +108,19 @@ class ShellJobTest(BrokerCase):
                 self.assertRegex(rbit.output, "job 1: Failed: .*(too long|bytes; at most)")
                 self.assertRegex(rbit.output, "job 1: Done")
 
+    def test_refused_commands_leave_no_descriptor_open(self) -> None:
+        queue = self.queue_name()
+        rbit = self.rbit(self.ini({queue: {"runner": "shell!echo %URI"}}))
+        for count in (1, 21):
+            for _ in range(count):
+                self.publish(queue, request(uri="u" * 300_000))
+            self.wait_until(lambda count=count: rbit.output.count(": Failed") >= count, what="refusals")
+            if count == 1:
+                before = psutil.Process(rbit.pid).num_fds()
+        self.wait_until(lambda: rbit.output.count(": Failed") == 22, what="all refusals")
+        self.assertLessEqual(psutil.Process(rbit.pid).num_fds(), before + 2)
+        self.assertEqual(rbit.stop(), 0)
+
     def test_placeholder_needs_a_build_request(self) -> None:
         rbit = self.run_once("touch ran %ID %VERSION", "hello")
         self.assertEqual(self.status, 1)
@@ -117,7 +132,7 @@ class ShellJobTest(BrokerCase):
             ("exit 0", "Done"),
             ("exit 75", "Blocked: exit status 75"),
             ("exit 3", "Failed: exit status 3"),
-            ("echo one >&2; echo two >&2; exit 4", "Failed: exit status 4: one\ntwo"),
+            ("echo one >&2; echo two >&2; exit 4", "Failed: exit status 4: one\n    two"),
             ("no-such-command", r"Failed: exit status 127 \(command not found\): .*no-such-command.*not found"),
             ("./rbit.ini", r"Failed: exit status 126 \(not executable\)"),
             ("kill -TERM $$", r"Failed: killed by signal 15 \(SIGTERM\)"),
@@ -135,7 +150,13 @@ class ShellJobTest(BrokerCase):
         )
         self.assertEqual(self.status, 0, rbit.output)
         self.assertRegex(rbit.output, "(?s)Building: half way\n.*Uploaded: to the shelf")
+        self.assertEqual(rbit.output.count("Uploaded"), 1)
         self.assertNotIn("Done", rbit.output)
+
+    def test_command_has_no_descriptors_but_its_own(self) -> None:
+        rbit = self.run_once("ls /proc/self/fd | tr '\\n' ' '", "a")
+        self.assertEqual(self.status, 0, rbit.output)
+        self.assertRegex(rbit.output, "message #1: 0 1 2 3 4 \n", "4 is that of ls itself")
 
     def test_last_status_line_needs_no_newline(self) -> None:
         rbit = self.run_once('printf "Failed by itself" >&$RBIT_STATUS_FD', "a")

@@ -57,6 +57,8 @@ sh <<EOF@%ID@EOF
 bash -s a <<-'EOF'@%ID@EOF
 ssh host <<EOF@%ID@EOF
 cat <<EOF | sh@"%ID"@EOF
+sh -c 'cd x; exec sh' <<EOF@%ID@EOF
+echo %ID | ssh host 'cd x && exec bash -s'
 { sh; } <<EOF@$(echo %ID)@EOF
 . /dev/stdin <<EOF@%ID@EOF
 echo "rm %ID" | sudo sh
@@ -100,6 +102,7 @@ bash -lc 'echo "$@"' bash %ID "%URI"
 sh -c 'cat' <%ID
 timeout 10 grep ssh %ID
 echo %ID | sh <script
+echo %ID | sh -c 'read -r x; cat "$x"'
 find . -name ssh -o -name %ID
 find . -name %ID -exec sh -c 'cat "$1"' sh {} ;
 xargs grep eval %ID

@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rbit.shell_text.parts import KEPT, Command, Place, Use, Word
+from rbit.shell_text.commands import read
+from rbit.shell_text.parts import KEPT, Command, Place, TooDeep, Use, Word
 from rbit.shell_text.wrappers import (
     COMMAND_OPTIONS,
     PARSES_ARGUMENTS,
@@ -203,15 +204,29 @@ def _reader(name: str, arguments: Sequence[Word]) -> str:
     if name in SHELLS:
         index, flags = _shell_options(arguments)
         script = arguments[index : index + 1]
-        return name if "c" not in flags and ("s" in flags or not script or _is_input(script)) else ""
+        if "c" in flags:
+            return name if script and _runs_input(script[0].plain) else ""
+        return name if "s" in flags or not script or _is_input(script) else ""
     if name in READS_COMMANDS or (name in (".", "source") and _is_input(arguments[:1])):
         return name
     if name not in ("ssh", "rsh"):
         return ""
     index, _ = first_operand(arguments, SSH_OPTIONS)
-    remote = [Word(part) for word in arguments[index + 1 :] for part in word.plain.split()]
-    readers = {_reader(name_of(words[0]), words[1:]) for words in invocations(remote)} - {"", "ssh"}
-    return " ".join([name, "host", *(word.plain for word in remote)]) if readers or not remote else "ssh"
+    remote = " ".join(word.plain for word in arguments[index + 1 :])
+    return f"{name} host {remote}".rstrip() if not remote or _runs_input(remote) else "ssh"
+
+
+def _runs_input(text: str) -> bool:
+    """Whether a command in this text runs what it reads from the standard input, as in `sh -c 'cd x; sh'`."""
+    try:
+        commands = read(text, {}).commands
+    except TooDeep:
+        return True
+    return any(
+        not command.reads_file and _reader(name_of(words[0]), words[1:]) not in ("", "ssh")
+        for command in commands
+        for words in invocations(command.words)
+    )
 
 
 def _is_input(words: Sequence[Word]) -> bool:
