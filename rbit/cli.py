@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import logging.config
 import math
@@ -127,6 +128,8 @@ def start_logging(settings: Config, debug: bool) -> None:
             cause = error.__cause__ or error
             raise errors.ConfigError([f"{settings.path}: logging sections: {cause!r}"]) from error
     else:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # where the locale cannot say all that a job prints
+            sys.stdout.reconfigure(errors="backslashreplace")
         level = logging.DEBUG if debug else logging.INFO
         logging.basicConfig(handlers=[Output(sys.stdout)], level=level, format=FORMAT)
     # rbit says what matters of their failures itself, in one line.

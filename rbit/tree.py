@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -102,6 +103,8 @@ class Tree:
             grace: seconds from SIGTERM to SIGKILL.
         """
         self._send(json.dumps({"end": grace, "spare": spare}).encode(), ())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._keeper.pid, signal.SIGCONT)  # a job may have stopped it
         self.ending = True
 
     def events(self) -> list[dict[str, Any]]:

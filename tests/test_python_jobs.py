@@ -132,6 +132,11 @@ def leaves(message, set_status, settings):
         time.sleep(0.01)
     far.wait()
 
+def stops_its_keeper(message, set_status, settings):
+    if message.body == b"stop":
+        os.kill(os.getppid(), signal.SIGSTOP)
+        time.sleep(1000)
+
 def stuck(message, set_status, settings):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     subprocess.Popen(["sh", "-c", "trap '' TERM; setsid sleep 1003 & echo $! >grandchild; wait"])
@@ -315,6 +320,11 @@ class PythonJobTest(BrokerCase):
         line = next(line for line in rbit.lines if "ended what it had left running" in line)
         self.assertGreaterEqual(line.count("(process"), 3, line)
         self.assertEqual(rbit.left_over(), [])
+
+    def test_stopped_keeper_ends_its_job_at_the_timeout(self) -> None:
+        rbit = self.run_once("stops_its_keeper", "stop", "next", timeout=1.5)
+        self.assertRegex(rbit.output, "message #1: Failed: timed out after 1.5 s")
+        self.assertRegex(rbit.output, "message #2: Done")
 
     def test_timeout_ends_the_whole_tree_and_the_next_job_runs(self) -> None:
         queue, other = self.queue_name(), self.queue_name("other")

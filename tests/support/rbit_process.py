@@ -25,7 +25,7 @@ import psutil
 from tests.support.processes import end_all, is_alive
 from tests.support.waiting import wait_until
 
-MARK = "RBIT_TEST_MARK"  # in the environment of rbit, and so of everything that it starts
+MARK = "TEST_RBIT_MARK"  # in the environment of rbit, and so of everything that it starts
 
 
 def rbit_command() -> list[str]:
