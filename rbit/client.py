@@ -125,7 +125,7 @@ class Client:
         connection = self._link.connection
         assert connection is not None
         self._queues = {name: Queue(connection, name) for name in self._sections}
-        self._rota.restart()
+        self._rota.job_ended()  # what is held stays held until the next poll
         try:
             prepare_exchange(connection)
             for queue in self._queues.values():

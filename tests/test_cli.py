@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import unittest
 
 from rbit import __version__
@@ -132,6 +133,13 @@ class CommandTest(BrokerCase):
         self.assertRegex(rbit.output, r"warning: rbit.ini: \[runner:a\] runner: .* no command 'no-such-command'")
         self.assertRegex(rbit.output, "warning: no answer from RabbitMQ at 127.0.0.1:9")
         self.assertEqual(rbit.stdout_lines, ["a: shell!no-such-command %ID (not looked at)"])
+
+    def test_check_warns_of_a_port_that_accepts_and_says_nothing(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            rbit = self.run_rbit(self.ini({}, amqp={"port": mute.getsockname()[1]}), "--check")
+        self.assertEqual(self.status, 0, rbit.output)
+        self.assertRegex(rbit.output, "warning: no answer from RabbitMQ")
+        self.assertNotIn("Traceback", rbit.output)
 
     def test_check_counts_a_refused_user_as_a_mistake(self) -> None:
         rbit = self.run_rbit(self.ini({}, amqp={"password": "wrong-secret"}), "--check")

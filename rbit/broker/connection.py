@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import (
     AMQPChannelError,
     AMQPError,
@@ -59,7 +60,8 @@ def open_connection(amqp: AmqpSettings, name: str, blocked: float | None = None)
         if error.reply_code == NOT_ALLOWED:
             raise BrokerRefused(refused_host(amqp)) from error
         raise BrokerUnreachable(f"RabbitMQ at {where}: {error.reply_text}") from error
-    except (AMQPError, OSError) as error:
+    except (AMQPError, AMQPConnectorException, OSError) as error:
+        # A peer that says nothing raises the second, which is no AMQPError.
         # str() of a refused connection is empty.
         raise BrokerUnreachable(f"no answer from RabbitMQ at {where}: {reason(error)}") from error
 
