@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from rbit import runners
 from rbit.broker import Connection, Queue
@@ -56,7 +55,6 @@ def check(config: Config, made: Mapping[str, Runner]) -> None:
             warn(f"{config.path}: [runner:{queue}] runner: {warning}")
     counts: dict[str, str] = {}
     try:
-        # One attempt is enough here, and the user is waiting.
         counts = dict(look(config.amqp, list(made)))
     except BrokerRefused as error:
         raise ConfigError([f"{config.path}: [amqp] {error}"]) from error
@@ -70,7 +68,7 @@ def check(config: Config, made: Mapping[str, Runner]) -> None:
 
 def look(amqp: AmqpSettings, names: list[str]) -> Iterator[tuple[str, str]]:
     """Yields each queue with its state in words. Errors: BrokerError."""
-    connection = Connection(replace(amqp, connect_timeout=min(amqp.connect_timeout, 10.0)), "rbit --check")
+    connection = Connection(amqp, "rbit --check")
     try:
         for name in names:
             try:

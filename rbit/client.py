@@ -23,6 +23,7 @@ from rbit.job import Job, Outcome, Slot
 from rbit.link import Link
 from rbit.message import BLOCKED, GOOD, WAITING
 from rbit.publisher import Copy, Publisher
+from rbit.repeats import worth_saying
 from rbit.rota import Rota
 from rbit.runners import Runner
 from rbit.status import Reporter
@@ -125,7 +126,7 @@ class Client:
         connection = self._link.connection
         assert connection is not None
         self._queues = {name: Queue(connection, name) for name in self._sections}
-        self._rota.job_ended()  # what is held stays held until the next poll
+        self._rota.ask_again()
         try:
             prepare_exchange(connection)
             for queue in self._queues.values():
@@ -168,7 +169,7 @@ class Client:
             delivery = self._queues[name].get()
         except QueueUnavailable as error:
             self._failures[name] = failures = failures + 1
-            if failures & (failures - 1) == 0:  # at first, then ever more rarely
+            if worth_saying(failures):
                 log.error("the broker refuses the queue %s; it is tried again at each poll", error)
             self._rota.hold(name)
             return None
@@ -182,10 +183,7 @@ class Client:
     def _begin(self, delivery: Delivery) -> None:
         """Has a free slot work off a message, unless its job lives here already."""
         if delivery.redelivered and (job := self._owner(delivery)):
-            log.info("%s: its message came again; it is not run twice", job)
-            job.delivery = delivery
-            if job.ended_at:
-                self._settle(job)
+            self._adopt(job, delivery)
             return
         section = self._sections[delivery.queue]
         job = Job(delivery, section, self._runners[delivery.queue], next(self._numbers))
@@ -197,6 +195,13 @@ class Client:
         """Returns a job whose delivery was lost and whose message this is."""
         key = (delivery.queue, delivery.properties.message_id, delivery.body)
         return next((job for job in self._jobs if job.delivery.lost and job.key == key), None)
+
+    def _adopt(self, job: Job, delivery: Delivery) -> None:
+        """Gives a job, running or ended, the delivery in which its message came again."""
+        log.info("%s: its message came again; it is not run twice", job)
+        job.delivery = delivery
+        if job.ended_at:
+            self._settle(job)
 
     def _post(self, event: Callable[[], None]) -> None:
         """Has the main thread call ``event`` in its next turn; any thread may call this."""
@@ -213,7 +218,7 @@ class Client:
                 slot.job = None
         job.ended_at = time.monotonic()
         self.all_good = self.all_good and job.outcome is not None and job.outcome.status in GOOD
-        self._rota.job_ended()
+        self._rota.ask_again()
         self._settle(job)
 
     def _settle(self, job: Job) -> None:
@@ -290,10 +295,8 @@ class Client:
                     if delivery is None:
                         break
                     job = self._owner(delivery) if delivery.redelivered else None
-                    if job in jobs:
-                        log.info("%s: its message came again; it is not run twice", job)
-                        job.delivery = delivery
-                        self._settle(job)
+                    if job is not None and job in jobs:
+                        self._adopt(job, delivery)
                     else:
                         others.append(delivery)
             for delivery in reversed(others):

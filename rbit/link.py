@@ -7,18 +7,15 @@ else here belongs to the main thread, but for ``wake``. Knows nothing of queues 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 
 from rbit.broker import Connection
 from rbit.config import AmqpSettings
 from rbit.errors import BrokerError, BrokerRefused, BrokerUnreachable, ConnectionLost
+from rbit.repeats import wait_after
 
 log = logging.getLogger("rbit.client")
-
-FIRST_WAIT = 1.0  # seconds before the second attempt; it doubles with each
-LONGEST_WAIT = 30.0  # seconds
 
 
 class Link:
@@ -66,9 +63,7 @@ class Link:
 
     def lost(self, error: ConnectionLost) -> None:
         """Notes that the connection broke; ``tend`` makes a new one."""
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+        self.close()
         log.warning("connection to RabbitMQ lost: %s; running jobs go on", error)
         self._schedule()
 
@@ -122,6 +117,5 @@ class Link:
             log.debug("%s", error)
 
     def _schedule(self) -> None:
-        wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures, 10))
         self._failures += 1
-        self._try_at = time.monotonic() + wait * random.uniform(0.75, 1.0)
+        self._try_at = time.monotonic() + wait_after(self._failures)

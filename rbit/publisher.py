@@ -71,11 +71,7 @@ class Publisher(threading.Thread):
             self._outlet.close()
 
     def _publish(self, copy: Copy) -> BrokerError | None:
-        try:
-            if self._outlet is not None:
-                self._outlet.serve()  # a connection that broke unnoticed shows here, before it takes a copy
-        except BrokerError:
-            self._outlet = None
+        self._serve()  # a connection that broke unnoticed shows here, before it takes a copy
         failure: BrokerError
         try:
             self._outlet = self._outlet or Outlet(self._amqp, self._connection_name)

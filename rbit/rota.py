@@ -57,8 +57,8 @@ class Rota:
         self._held.add(name)
         self._wait_for_poll()
 
-    def job_ended(self) -> None:
-        """Has the empty queues asked once more: a slot is free."""
+    def ask_again(self) -> None:
+        """Has the empty queues asked once more; what is held stays held."""
         self._empty.clear()
 
     def is_done(self) -> bool:

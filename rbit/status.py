@@ -7,7 +7,6 @@ and then by the main thread; ``Reporter`` is a thread of its own.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import OrderedDict, deque
@@ -19,11 +18,10 @@ from requests.auth import HTTPBasicAuth
 from rbit import __version__
 from rbit.config import PybitSettings
 from rbit.message import FAILED, STATUSES
+from rbit.repeats import wait_after, worth_saying
 
 log = logging.getLogger("rbit.status")
 
-FIRST_WAIT = 1.0  # seconds before the second try; it doubles with each try
-LONGEST_WAIT = 30.0  # seconds
 TRIES = 5  # of an update that PyBit answers with 500
 OUTAGES = frozenset({502, 503, 504})
 MEANINGS = {
@@ -170,7 +168,7 @@ class Reporter(threading.Thread):
 
     def _outage(self, reason: str) -> float:
         self._outages += 1
-        if self._outages == 1 or self._outages & (self._outages - 1) == 0:  # ever more rarely
+        if worth_saying(self._outages):
             waiting = sum(len(lane.updates) for lane in list(self._lanes.values()))
             log.warning("PyBit does not answer (%s); %d statuses wait for it", reason, waiting)
         wait = wait_after(self._outages)
@@ -181,11 +179,6 @@ class Reporter(threading.Thread):
         if self._outages:
             log.info("PyBit answers again")
         self._outages = 0
-
-
-def wait_after(failures: int) -> float:
-    """Returns the seconds to wait after so many failures in a row, with jitter."""
-    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 10)) * random.uniform(0.75, 1.0)
 
 
 class Updates:

@@ -20,7 +20,7 @@ from lxml import etree
 
 import rbit
 from rbit.message import Message
-from tests.support.node import missing_reason
+from tests.support.case import require_broker
 from tests.support.processes import descendants, is_alive
 from tests.support.waiting import wait_until
 
@@ -218,11 +218,7 @@ class EpubTest(RunnerCase):
 
 class DemoTest(unittest.TestCase):
     def setUp(self) -> None:
-        reason = missing_reason()
-        if reason and os.environ.get("CI") == "true":
-            self.fail(reason)
-        if reason:
-            self.skipTest(reason)
+        require_broker(self)
 
     def start(self) -> subprocess.Popen[str]:
         demo = subprocess.Popen(

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "rbit"
 
 FLOORS = (
     {"errors"},
-    {"models", "shell_text", "output", "ini", "keeper", "rota"},
+    {"models", "shell_text", "output", "ini", "keeper", "rota", "repeats"},
     {"decode", "config", "template"},
     {"message"},
     {"broker", "tree", "status", "runners", "worker"},

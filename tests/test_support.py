@@ -15,8 +15,8 @@ from pathlib import Path
 import pika
 import psutil
 
-from tests.support.case import BrokerCase, RbitProcess, ini
-from tests.support.node import NodeError, PrivateNode, missing_reason
+from tests.support.case import BrokerCase, RbitProcess, ini, require_broker
+from tests.support.node import NodeError, PrivateNode
 from tests.support.processes import descendants, free_port, is_alive
 from tests.support.waiting import wait_until
 
@@ -47,11 +47,7 @@ class PrivateNodeTest(unittest.TestCase):
     """What the private node promises."""
 
     def setUp(self) -> None:
-        reason = missing_reason()
-        if reason and os.environ.get("CI") == "true":
-            self.fail(reason)
-        if reason:
-            self.skipTest(reason)
+        require_broker(self)
 
     def assert_gone(self, pids: list[int], folder: Path | None) -> None:
         wait_until(lambda: not any(is_alive(pid) for pid in pids), 15.0, f"the end of {pids}")

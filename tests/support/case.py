@@ -48,6 +48,15 @@ def shared_node() -> PrivateNode:
     return _shared[0]
 
 
+def require_broker(test: unittest.TestCase) -> None:
+    """Skip a test with the reason when no node can be started here; with CI=true fail it instead."""
+    reason = missing_reason()
+    if reason and os.environ.get("CI") == "true":
+        test.fail(reason)
+    if reason:
+        test.skipTest(reason)
+
+
 def write_ini(sections: Mapping[str, Section]) -> str:
     """Return the text of an INI file; a key whose value is None is left out."""
     lines = []
@@ -106,11 +115,7 @@ class BrokerCase(unittest.TestCase):
     def setUp(self) -> None:
         """Connect to the node."""
         super().setUp()
-        reason = missing_reason()
-        if reason and os.environ.get("CI") == "true":
-            self.fail(reason)
-        if reason:
-            self.skipTest(reason)
+        require_broker(self)
         self.node = self.make_node()
         self._queues: list[str] = []
         self._token = f"t{secrets.token_hex(5)}"
