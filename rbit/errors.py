@@ -9,8 +9,9 @@ from __future__ import annotations
 EXIT_OK = 0
 EXIT_JOBS_FAILED = 1  # with --once: a job did not end Done
 EXIT_USAGE = 64
-EXIT_UNAVAILABLE = 69  # the broker could not be reached at the start
+EXIT_UNAVAILABLE = 69  # the broker could not be reached at the start, or at all by --list-failed, --retry-failed
 EXIT_INTERNAL = 70
+EXIT_OUTPUT = 74  # what an option such as --check has to say could not be written
 EXIT_REFUSED = 77  # the broker refused the user, the password or the virtual host
 EXIT_CONFIG = 78
 
@@ -29,6 +30,10 @@ class ConfigError(RbitError):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+class UsageError(RbitError):
+    """Raised when the command line is wrong; the message says how, in words."""
 
 
 class BodyRefused(RbitError):
@@ -68,12 +73,37 @@ class BrokerUnreachable(BrokerError):
     """Raised when no connection to the broker can be made now; a later try may succeed."""
 
 
+class NameTaken(BrokerUnreachable):
+    """Raised when the client's name is taken on the broker.
+
+    Arguments:
+        by_queue: whether an ordinary queue has it, and not another client.
+    """
+
+    def __init__(self, by_queue: bool, text: str = "") -> None:
+        super().__init__(text)
+        self.by_queue = by_queue
+
+
 class BrokerRefused(BrokerError):
     """Raised when the broker refuses the user, the password or the virtual host."""
 
 
 class ConnectionLost(BrokerError):
     """Raised when an open connection to the broker broke; unsettled deliveries will come back."""
+
+
+class QueueUnusable(ConnectionLost):
+    """Raised when the broker broke the connection because of one queue, and would do so again.
+
+    Arguments:
+        queue: its name.
+        why: what the broker said.
+    """
+
+    def __init__(self, queue: str, why: str) -> None:
+        super().__init__(f"{queue}: {why}")
+        self.queue = queue
 
 
 class QueueUnavailable(BrokerError):
@@ -90,6 +120,10 @@ class PublishFailed(BrokerError):
 
 class WorkerError(RbitError):
     """Raised when a slot's processes cannot do what was asked; the message says why, in words."""
+
+
+class StartUnknown(WorkerError):
+    """Raised when nobody can say whether a program was started; it must not be started again."""
 
 
 class CommandRefused(RbitError):

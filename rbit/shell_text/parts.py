@@ -15,7 +15,10 @@ class TooDeep(Exception):
 
 
 class Place(enum.Enum):
-    """Where a placeholder stands, as far as that matters: only ORDINARY ones are surely understood."""
+    """Where a placeholder stands, as far as that matters: only ORDINARY ones are surely understood.
+
+    FILLED is for text that another command puts there while it runs, not for a placeholder.
+    """
 
     ORDINARY = enum.auto()
     COMMENT = enum.auto()
@@ -24,6 +27,7 @@ class Place(enum.Enum):
     OPERATOR = enum.auto()
     DELIMITER = enum.auto()
     QUOTED_DOCUMENT = enum.auto()
+    FILLED = enum.auto()
 
 
 KEPT = (Place.COMMENT, Place.QUOTED_DOCUMENT)  # the shell expands nothing there: left as they stand
@@ -52,6 +56,8 @@ class Pipeline:
 class Use:
     """One placeholder in the text: its name, its place, and what it stands in.
 
+    The name of one in Place.FILLED says in words what stands for that text.
+
     ``document`` holds the pipelines around the command that a here-document feeds, innermost last; it is None
     outside of here-documents.
     """
@@ -60,6 +66,11 @@ class Use:
     place: Place
     backquotes: bool = False
     document: tuple[Pipeline, ...] | None = None
+
+    @property
+    def shown(self) -> str:
+        """How messages call it."""
+        return self.name if self.place is Place.FILLED else f"%{self.name}"
 
 
 @dataclass(eq=False)

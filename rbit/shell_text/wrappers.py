@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from rbit.shell_text.parts import Word
+from rbit.shell_text.options import command_string, first_operand, has_letter, name_of, shell_options
+from rbit.shell_text.parts import Place, Use, Word
+from rbit.shell_text.programs import takes_code
 
-SHELLS = {"sh", "bash", "dash", "ksh", "ksh93", "zsh", "ash", "rbash", "mksh", "lksh", "posh", "yash", "fish"}
-PARSES_ARGUMENTS = {"eval", "ssh", "rsh", "trap", "watch", "alias", "let", "parallel", "sg"}
-COMMAND_OPTIONS = {
-    "su": ("c", "--command", "--session-command"),
-    "runuser": ("c", "--command", "--session-command"),
-    "script": ("c", "--command"),
-    "flock": ("c", "--command"),
-    "env": ("S", "--split-string"),
-}
+SHELLS = {
+    "sh", "bash", "dash", "ksh", "ksh93", "rksh", "zsh", "rzsh", "ash", "rbash", "mksh", "lksh", "oksh", "posh",
+    "yash", "hush", "csh", "tcsh", "fish", "elvish", "nu", "osh", "ysh", "xonsh", "pwsh",
+}  # fmt: skip
+PARSES_ARGUMENTS = {
+    "eval", "ssh", "rsh", "trap", "watch", "alias", "let", "parallel", "sg", "tmux", "socat", "bind", "complete",
+    "compgen", "fc",
+}  # fmt: skip
 # Commands that run the command in their arguments: short options that take an argument, operands before it.
 WRAPPERS = {
     "exec": ("a", 0), "command": ("", 0), "builtin": ("", 0), "env": ("uCS", 0), "nohup": ("", 0),
@@ -29,14 +30,24 @@ WRAPPERS = {
     "strace": ("aeEIobpPsuUX", 0), "coproc": ("", 0), "unbuffer": ("", 0), "xvfb-run": ("efnpsw", 0),
     "systemd-run": ("CEGHMptu", 0),
 }  # fmt: skip
+# Commands that take their words for data, or whose arguments are known: no other command is looked for in these.
+NO_WRAPPERS = {
+    ":", "[", "[[", "apt", "apt-get", "basename", "case", "cat", "cd", "chmod", "chown", "cmp", "cp", "curl",
+    "cut", "diff", "dirname", "dpkg", "echo", "egrep", "expr", "false", "fgrep", "find", "for", "grep", "head",
+    "install", "kill", "ln", "logger", "ls", "mail", "mkdir", "mv", "pgrep", "pkill", "printf", "read", "rm",
+    "rmdir", "rsync", "scp", "select", "sort", "stat", "su", "tail", "tee", "test", "touch", "tr", "true", "type",
+    "unzip", "wc", "which", "zip",
+}  # fmt: skip
 MOST_WRAPPED = 20  # further down every word that may be a command is taken for one
 FIND_ACTIONS = {"-exec", "-execdir", "-ok", "-okdir"}
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
-_SHELL_VARIABLE = re.compile(r'"?\$(SHELL|\{SHELL\})"?')
+_REPLACED = re.compile(r"-[0oprtx]*[Ii](.*)|--replace(?:=(.*))?")
 
 
 def invocations(words: Sequence[Word], wrapped: int = 0) -> Iterator[Sequence[Word]]:
     """Yield the command, without its assignments, and every command that it may run from its arguments.
+
+    Where ``find`` or ``xargs`` puts text into the words, they hold a use of Place.FILLED.
 
     Arguments:
         words: the words of a command, without redirections.
@@ -49,17 +60,40 @@ def invocations(words: Sequence[Word], wrapped: int = 0) -> Iterator[Sequence[Wo
     yield words
     name = name_of(words[0])
     sure = wrapped < MOST_WRAPPED
-    if name == "find":
-        for action in _find_actions(words):
-            yield from invocations(action, wrapped + 1) if sure else ()
-    elif name in WRAPPERS:
-        index, understood = first_operand(words[1:], WRAPPERS[name][0])
-        sure = sure and understood
+    if name in WRAPPERS and sure:
+        index, sure = first_operand(words[1:], WRAPPERS[name][0])
         rest = words[1 + index + WRAPPERS[name][1] :]
-        yield from invocations(rest, wrapped + 1) if wrapped < MOST_WRAPPED else ()
-    # `$SUDO sh -c ...`: the variable may hold a wrapper, or nothing.
-    if not sure or words[0].dynamic:
-        yield from _risky(words)
+        yield from invocations(_filled_by_xargs(words, rest) if name == "xargs" else rest, wrapped + 1)
+    elif name == "find" and sure:
+        for action in _filled_by_find(words):
+            yield from invocations(action, wrapped + 1)
+    elif name not in NO_WRAPPERS and name not in PARSES_ARGUMENTS:
+        sure = False
+    if not sure:
+        yield from _guessed(words, 0 if name in SHELLS else 1)
+
+
+def _guessed(words: Sequence[Word], index: int) -> Iterator[Sequence[Word]]:
+    """Yield what an unknown command may run: whatever begins with a word that names something risky."""
+    while index < len(words):
+        option, _, name = name_of(words[index]).rpartition("=")
+        arguments = words[index + 1 :]
+        if name in SHELLS:
+            if not option:
+                yield words[index:]
+            later = next((place for place, word in enumerate(arguments) if has_letter(word, "c")), None)
+            if index and later is not None:
+                # As in `docker run --entrypoint=sh image -c '...'`.
+                yield [Word(plain=name, source=name), *arguments[later:]]
+            operand, flags = shell_options(arguments)
+            if "c" in flags or not index:
+                index += operand + 1
+            if "c" in flags:
+                # The word behind the text only names the shell, unless the text runs it: `'"$0" "$@"' sh -c ...`.
+                index += not command_string(words[index + 2 :])
+        elif name in PARSES_ARGUMENTS or takes_code(name):
+            yield words[index:]
+        index += 1
 
 
 def _find_actions(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
@@ -74,34 +108,28 @@ def _find_actions(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
         yield words[start:]
 
 
-def _risky(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    names = SHELLS | PARSES_ARGUMENTS | COMMAND_OPTIONS.keys()
-    yield from (words[index:] for index in range(1, len(words)) if name_of(words[index]) in names)
+def _filled_by_find(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    first = next((index for index, word in enumerate(words) if word.static in FIND_ACTIONS), len(words))
+    # A path that it finds begins with the value of a placeholder in front.
+    uses = [use for word in words[:first] for use in word.uses if use.place is not Place.FILLED]
+    for action in _find_actions(words):
+        yield _filled(action, "{}", uses)
 
 
-def name_of(word: Word) -> str:
-    """Return the name of the command that the word names, without folders; ``""`` when only the shell knows."""
-    if _SHELL_VARIABLE.fullmatch(word.source):
-        return "sh"
-    return "" if word.static is None else word.static.rpartition("/")[2]
+def _filled_by_xargs(words: Sequence[Word], run: Sequence[Word]) -> Sequence[Word]:
+    options = words[1 : len(words) - len(run)]
+    for word, following in zip(options, [*options[1:], Word(plain="{}")], strict=False):
+        if match := _REPLACED.fullmatch(word.plain):
+            mark = match[1] or match[2] or ("{}" if match[1] is None or word.plain[-1] == "i" else following.plain)
+            return _filled(run, mark, [])
+    end = Word(source="%", dynamic=True, uses=[Use("what xargs reads", Place.FILLED)])
+    return [*run, end] if run else run
 
 
-def first_operand(words: Sequence[Word], with_argument: str) -> tuple[int, bool]:
-    """Return the index of the first word that is no option, and whether the options before it are understood."""
-    index, sure = 0, True
-    while index < len(words):
-        plain = words[index].plain
-        if plain == "--":
-            return index + 1, sure
-        if words[index].dynamic and not plain.startswith("-"):
-            # An expansion may be an option, or nothing.
-            return index, False
-        if not plain.startswith("-") or plain == "-":
-            return index, sure
-        if plain.startswith("--") or words[index].dynamic:
-            sure = sure and "=" in plain
-        else:
-            takes = next((place for place, letter in enumerate(plain[1:]) if letter in with_argument), None)
-            index += takes is not None and takes == len(plain) - 2
-        index += 1
-    return index, sure
+def _filled(words: Sequence[Word], mark: str, uses: list[Use]) -> list[Word]:
+    """Return the words, with the uses (or one of Place.FILLED) in those that hold the mark."""
+    added = uses or [Use(mark, Place.FILLED)]
+    return [
+        Word(word.plain, word.source, True, list(dict.fromkeys(word.uses + added))) if mark in word.plain else word
+        for word in words
+    ]
