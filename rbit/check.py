@@ -5,81 +5,136 @@ Job code is imported in child processes only, as a worker would.
 
 from __future__ import annotations
 
-import subprocess
+import os
+import select
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 
-from rbit import runners
+from rbit import config, runners
 from rbit.broker import Connection, Queue
-from rbit.config import AmqpSettings, Config, RunnerSettings
-from rbit.errors import BrokerError, BrokerRefused, ConfigError, QueueUnavailable
-from rbit.runners import Runner
+from rbit.config import AmqpSettings, RunnerSettings
+from rbit.errors import BrokerError, BrokerRefused, ConfigError, QueueUnavailable, RbitError
+from rbit.tree import Forest, Tree
 
 PROBE_LIMIT = 60.0  # seconds that an import may take
 
 
-def examine(section: RunnerSettings) -> list[str]:
-    """Returns the mistakes of a runner section: those of its text, else those that its probe finds."""
-    try:
-        runner = runners.make(section)
-    except ConfigError as error:
-        return error.mistakes
-    command = runner.probe()
-    if command is None:
-        return []
-    try:
-        probe = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_LIMIT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return [f"{section.runner!r} took more than {PROBE_LIMIT:g} s to check"]
-    if probe.returncode == 0:
-        return []
-    said = probe.stderr.decode("utf-8", "backslashreplace").strip().splitlines()
-    return [said[-1] if said else f"the check of {section.runner!r} ended with status {probe.returncode}"]
+def report(path: str) -> list[str]:
+    """Checks a configuration and prints its warnings; returns a line for each queue, and for the broker's node.
 
-
-def check(config: Config, made: Mapping[str, Runner]) -> None:
-    """Prints the warnings and a line for each queue.
-
-    Arguments:
-        config: a configuration without mistakes.
-        made: the runner of each queue, by its name.
-
-    Errors: ConfigError when the broker refuses the user, the password or the virtual host.
+    Errors: ConfigError with every mistake; the broker's refusal of the user, the password or the virtual
+    host is one.
     """
-    for warning in config.warnings:
+    check = Check()
+    settings = config.read(path, check.examine, check.ask)
+    for warning in settings.warnings:
         warn(warning)
-    for queue, runner in made.items():
-        for warning in runner.warnings:
-            warn(f"{config.path}: [runner:{queue}] runner: {warning}")
-    counts: dict[str, str] = {}
-    try:
-        counts = dict(look(config.amqp, list(made)))
-    except BrokerRefused as error:
-        raise ConfigError([f"{config.path}: [amqp] {error}"]) from error
-    except BrokerError as error:
-        warn(f"{error}; the queues were not looked at")
-    for section in config.runners:
-        state = counts.get(section.queue, "not looked at")
-        command = " ".join(section.runner.split())
-        print(f"{section.queue}: {command} ({state})")
+    for section in settings.runners:
+        for warning in runners.make(section).warnings:
+            warn(f"{path}: [runner:{section.queue}] runner: {warning}")
+    return check.answers + [
+        f"{section.queue}: {first_line(section.runner)} ({check.states.get(section.queue, 'not looked at')})"
+        for section in settings.runners
+    ]
 
 
-def look(amqp: AmqpSettings, names: list[str]) -> Iterator[tuple[str, str]]:
-    """Yields each queue with its state in words. Errors: BrokerError."""
-    connection = Connection(amqp, "rbit --check")
+class Check:
+    """What one check asks and hears; ``examine`` and ``ask`` are for ``rbit.config.read``.
+
+    Attributes:
+        states: of each queue that was looked at, in words.
+        answers: a line that says which of several nodes answered, if one did.
+    """
+
+    def __init__(self) -> None:
+        self._forest = Forest()
+        self.states: dict[str, str] = {}
+        self.answers: list[str] = []
+
+    def examine(self, section: RunnerSettings) -> list[str]:
+        """Returns the mistakes of a runner section: those of its text, else those that its probe finds."""
+        try:
+            runner = runners.make(section)
+            command = runner.probe()
+            if command is None:
+                return []
+            code, said = self._run(command)
+        except ConfigError as error:
+            return error.mistakes
+        except RbitError as error:
+            return [f"{section.runner!r} cannot be checked: {error}"]
+        if code is None:
+            return [f"{section.runner!r} took more than {PROBE_LIMIT:g} s to check"]
+        if code == 0:
+            return []
+        return [said[-1] if said else f"the check of {section.runner!r} ended with status {code}"]
+
+    def ask(self, amqp: AmqpSettings, names: list[str]) -> list[str]:
+        """Looks at the queues; returns the broker's refusal, or nothing. Without an answer it only warns."""
+        try:
+            connection = Connection(amqp, "rbit --check")
+            if len(amqp.nodes) > 1:
+                self.answers = [f"RabbitMQ answers at {connection.where}"]
+            self.states = dict(look(connection, names))
+        except BrokerRefused as error:
+            return [str(error)]
+        except BrokerError as error:
+            warn(f"{error}; the queues were not looked at")
+        return []
+
+    def _run(self, command: Sequence[str]) -> tuple[int | None, list[str]]:
+        """Runs a command; returns its exit status, None when its time is over, and what it wrote to stderr.
+
+        Whatever it has started is ended with it. Errors: RbitError when it cannot be started.
+        """
+        # A file and no pipe: what the command has started may hold its end, and is not waited for.
+        with open(os.devnull, "r+b") as nothing, tempfile.TemporaryFile() as said:
+            tree = self._forest.plant()
+            try:
+                pid = tree.spawn(command, {}, [nothing.fileno(), nothing.fileno(), said.fileno()])
+                status = wait_for(tree, pid, PROBE_LIMIT)
+            finally:
+                self._forest.fell(tree)
+            said.seek(0)
+            text = said.read().decode("utf-8", "backslashreplace")
+        return None if status is None else os.waitstatus_to_exitcode(status), text.strip().splitlines()
+
+
+def wait_for(tree: Tree, pid: int, limit: float) -> int | None:
+    """Waits for the end of a process; returns its wait status, or None after ``limit`` seconds."""
+    deadline = time.monotonic() + limit
+    while True:
+        for event in tree.events():
+            if event.get("exited") == pid:
+                return int(event["status"])
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([tree], [], [], left)[0]:
+            return None
+
+
+def look(connection: Connection, names: list[str]) -> Iterator[tuple[str, str]]:
+    """Yields each queue with its state in words, and closes the connection. Errors: ConnectionLost."""
     try:
         for name in names:
             try:
                 count = Queue(connection, name).count()
             except QueueUnavailable as error:
-                yield name, f"refused by the broker: {error}"
+                warn(f"the broker refuses the queue {error}")
+                yield name, "refused by the broker"
                 continue
             yield name, "missing, will be created" if count is None else f"messages waiting: {count}"
     finally:
         connection.close()
 
 
+def first_line(text: str) -> str:
+    """Returns a text in one line; dots stand for further lines."""
+    first, *more = text.splitlines()
+    return f"{first} ..." if more else first
+
+
 def warn(text: str) -> None:
+    """Prints a warning to standard error."""
     print(f"warning: {text}", file=sys.stderr)

@@ -10,31 +10,36 @@ import contextlib
 import itertools
 import logging
 import math
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from rbit.broker import Delivery, Queue, prepare_exchange
-from rbit.config import Config, RunnerSettings
-from rbit.errors import BrokerError, ConnectionLost, DeliveryLost, QueueUnavailable
-from rbit.job import Job, Outcome, Slot
+from rbit import steps
+from rbit.broker import Connection, Delivery
+from rbit.claims import Claims
+from rbit.errors import ConnectionLost, DeliveryLost
+from rbit.fate import Fates
+from rbit.job import Job, Outcome
+from rbit.leases import Leases
 from rbit.link import Link
-from rbit.message import BLOCKED, GOOD, WAITING
+from rbit.message import GOOD, WAITING
+from rbit.presence import Presence
 from rbit.publisher import Copy, Publisher
-from rbit.repeats import worth_saying
 from rbit.rota import Rota
 from rbit.runners import Runner
+from rbit.settings import Config, RunnerSettings
+from rbit.slot import Slot
+from rbit.sources import Sources
 from rbit.status import Reporter
+from rbit.stop import PATIENCE, StopSignals
 from rbit.tree import Forest
 
 log = logging.getLogger("rbit.client")
 
-SLICE = 0.5  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
-LAST_WAIT = 10.0  # seconds that a stop waits for statuses and copies on their way
-LAST_CLOSE = 2.0  # seconds for the publisher to close its connection, unless an alarm holds it
-REMEMBERED = 3600.0  # seconds that an ended job is kept whose message is expected to come again
+SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
+LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
+MISTAKEN = 4  # heartbeats; a broker notices a lost connection within three
 
 
 class Client:
@@ -60,17 +65,20 @@ class Client:
         self._reporter = Reporter(config.pybit, config.client.name) if config.pybit else None
         forest = Forest()
         self._slots = [
-            Slot(number + 1, forest, self._reporter, self._post_end)
+            Slot(number + 1, forest, self._reporter, self._post_end, config.client.max_jobs_per_worker)
             for number in range(config.client.concurrency)
         ]
         self._events: deque[Callable[[], None]] = deque()
-        self._queues: dict[str, Queue] = {}
-        self._failures: dict[str, int] = {}  # how often the broker refused a queue, in a row
         self._numbers = itertools.count(1)
-        self._jobs: list[Job] = []  # not settled
-        self._signals = 0
+        self._sources = Sources(self._sections, config.client.name, self._rota)
+        self._claims = Claims(config.client.name, MISTAKEN * config.amqp.heartbeat)
+        self._fates = Fates(config.client.name, config.amqp.queue_type == "quorum")
+        self._presence = Presence(config.client.name, 2.0 * config.amqp.heartbeat)
+        self._leases = Leases(config.client, self._fates, self._publisher, self._post_leased)
+        self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._obeyed = 0
-        self._copies_until: float | None = None
+        self._leaving = False
+        self._leave_by: float | None = None
         self.all_good = True  # whether every job so far ended Done
 
     def run(self) -> None:
@@ -78,8 +86,7 @@ class Client:
 
         Errors, before the first connection only: BrokerRefused, BrokerUnreachable.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note_signal)
+        self._stop.install()
         for thread in (self._publisher, self._reporter, *self._slots):
             if thread is not None:
                 thread.start()
@@ -87,56 +94,95 @@ class Client:
             while not self._may_leave():
                 self.turn()
         finally:
+            self._leaving = True
             self._leave()
+            self._stop.rest()
 
     def turn(self) -> None:
         """Takes one step: obeys signals, settles what ended, takes one message, else waits."""
         self._obey()
         if self._link.tend():
-            self._prepare()
+            self._presence.begin()
+        connection = self._link.connection
+        if connection is not None and not self._sources.ready:
+            self._prepare(connection)
         while self._events:
             self._events.popleft()()
+        self._leases.tend(self._claims.jobs)
+        self._publisher.watch()
         try:
+            self._search()
             if not self._take_one() and not self._events:
+                self._sources.prove()
                 self._link.wait(min(SLICE, self._rota.pause()) if self._may_take() else SLICE)
         except ConnectionLost as error:
-            self._queues.clear()
-            self._link.lost(error)
+            self._lose(error)
 
-    def _note_signal(self, number: int, frame: object) -> None:
-        self._signals += 1
+    def _tick(self) -> None:
+        """Ends a wait for a silent broker when nothing is left that it could do for us."""
+        if self._leaving or self._stop.seen > 1 or not self._claims.jobs:
+            self._link.interrupt(PATIENCE)
 
     def _obey(self) -> None:
         """Acts on signals that have come: the first ends the taking of messages, the second the jobs."""
-        signals = min(self._signals, 2)
-        if self._obeyed == 0 and signals > 0:
+        signals = self._stop.count()
+        if self._obeyed == 0 < signals:
             running = [str(slot.job) for slot in self._slots if slot.job]
             if running:
                 log.info("stopping after %s; a second signal stops them now", ", ".join(running))
             else:
                 log.info("stopping")
+            for slot in self._slots:
+                if slot.job and not slot.job.begun:  # it waits for its lease, and an alarm may hold that up
+                    self._end_now(slot, slot.job, Outcome(WAITING, "rbit was stopped"))
         if self._obeyed < 2 <= signals:
             for slot in self._slots:
                 if slot.job:
-                    slot.end(Outcome(WAITING, "rbit was stopped"))
+                    self._end_now(slot, slot.job, Outcome(WAITING, "rbit was stopped"))
         self._obeyed = signals
 
-    def _prepare(self) -> None:
-        """Looks at every queue after a connection was made."""
-        connection = self._link.connection
-        assert connection is not None
-        self._queues = {name: Queue(connection, name) for name in self._sections}
-        self._rota.ask_again()
+    def _end_now(self, slot: Slot, job: Job, verdict: Outcome) -> None:
+        if job.begun:
+            slot.end(verdict)
+        else:
+            job.outcome = verdict
+            self._end(job)
+
+    def _prepare(self, connection: Connection) -> None:
+        """Looks at every queue after a connection was made, once the client's name is ours."""
         try:
-            prepare_exchange(connection)
-            for queue in self._queues.values():
-                try:
-                    queue.prepare()
-                except QueueUnavailable as error:  # it may be readable all the same
-                    log.warning("the broker refuses to prepare the queue %s", error)
+            if self._presence.claim(connection):
+                self._sources.prepare(connection)
+                self._claims.search_anew()
         except ConnectionLost as error:
-            self._queues.clear()
-            self._link.lost(error)
+            self._lose(error)
+
+    def _lose(self, error: ConnectionLost) -> None:
+        """Gives the connection up, and remembers what may come again."""
+        self._link.lost(error)
+        self._sources.lose(error)
+        self._claims.doubt(self._sources.doubtful())
+
+    def _search(self) -> None:
+        """Asks for messages of jobs that live here, though there may be no free slot for others."""
+        if not self._sources.ready:
+            return
+        for name in self._claims.to_search():
+            others = []
+            while delivery := self._get(name):
+                if self._knows(delivery):
+                    continue
+                if self._may_take() and not self._is_full(name):
+                    self._begin(delivery)
+                    continue
+                others.append(delivery)
+                # What came again stands at the head of its queue, but leases stand in any order.
+                if not delivery.is_lease:
+                    break
+            for delivery in reversed(others):
+                self._return(delivery)
+        for job in [job for job in self._claims.jobs if job.ended_at and not job.delivery.lost]:
+            self._settle(job)  # if the lease that it waited for is not there
 
     def _take_one(self) -> bool:
         """Asks the next queue whose turn it is; returns False when none can be asked now."""
@@ -144,64 +190,71 @@ class Client:
         if name is None:
             return False
         delivery = self._get(name)
-        if delivery is not None:
+        if delivery is not None and not self._knows(delivery):
             self._begin(delivery)
         return True
 
-    def _may_take(self) -> bool:
-        """Whether a message could start now."""
-        return not self._obeyed and bool(self._queues) and any(slot.job is None for slot in self._slots)
-
-    def _is_full(self, name: str) -> bool:
-        if any(job.copying and job.message.queue == name for job in self._jobs):
-            return True  # under an alarm, or its Blocked jobs would pile up
-        limit = self._sections[name].concurrency
-        if limit is None:
-            return False
-        return sum(slot.job is not None and slot.job.message.queue == name for slot in self._slots) >= limit
-
     def _get(self, name: str) -> Delivery | None:
-        failures = self._failures.get(name, 0)
-        try:
-            if failures:
-                with contextlib.suppress(QueueUnavailable):
-                    self._queues[name].prepare()
-            delivery = self._queues[name].get()
-        except QueueUnavailable as error:
-            self._failures[name] = failures = failures + 1
-            if worth_saying(failures):
-                log.error("the broker refuses the queue %s; it is tried again at each poll", error)
-            self._rota.hold(name)
-            return None
-        if failures:
-            del self._failures[name]
-            log.info("the queue %s can be read again", name)
-        if delivery is None:
-            self._rota.found_empty(name)
+        delivery = self._sources.get(name)
+        self._claims.doubt(self._sources.doubtful())
         return delivery
 
+    def _may_take(self) -> bool:
+        """Whether a message could start now."""
+        return not self._obeyed and self._sources.ready and any(slot.job is None for slot in self._slots)
+
+    def _is_full(self, name: str) -> bool:
+        section = self._sections[self._sources.origin(name)]
+        jobs = [job for job in self._claims.jobs if job.section is section]
+        if any(job.ended_at and job.copy for job in jobs):
+            return True  # under an alarm, or its ended jobs would pile up
+        return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
+
+    def _knows(self, delivery: Delivery) -> bool:
+        """Whether a message came again that is worked off here; it is dealt with then."""
+        if job := self._claims.owner(delivery):
+            if delivery.redelivered or job.delivery.lost:
+                log.info("%s: its message came again; it is not run twice", job)
+            superseded = self._claims.take(job, delivery)
+            steps.reached("lease fetched")
+            if superseded is not None:
+                self._acknowledge(superseded, job)
+            steps.reached("lease held")
+            if job.lease:
+                log.debug("%s: holds lease %d", job, job.lease)
+            if job.ended_at:
+                self._settle(job)
+            elif job.lease and not job.begun:
+                self._slot_of(job).begin(job)
+            return True
+        if self._claims.absorbs(delivery):
+            log.info("%s: a message came again whose job has ended here; it is not run twice", delivery.queue)
+            self._acknowledge(delivery)
+            return True
+        return False
+
+    def _return(self, delivery: Delivery) -> None:
+        with contextlib.suppress(DeliveryLost):  # then it is back already
+            delivery.requeue()
+
+    def _acknowledge(self, delivery: Delivery, job: Job | None = None) -> None:
+        with contextlib.suppress(DeliveryLost):  # then it comes again, and so here
+            delivery.ack(self._claims.note_of(delivery, job))
+
     def _begin(self, delivery: Delivery) -> None:
-        """Has a free slot work off a message, unless its job lives here already."""
-        if delivery.redelivered and (job := self._owner(delivery)):
-            self._adopt(job, delivery)
-            return
+        """Has a free slot work off a message."""
         section = self._sections[delivery.queue]
         job = Job(delivery, section, self._runners[delivery.queue], next(self._numbers))
         log.debug("%s: taken%s", job, " once more" if delivery.redelivered else "")
-        self._jobs.append(job)
-        next(slot for slot in self._slots if slot.job is None).begin(job)
+        self._claims.jobs.append(job)
+        self._leases.plan(job)
+        slot = next(slot for slot in self._slots if slot.job is None)
+        slot.job = job
+        if job.lease or not self._leases.at_once:
+            slot.begin(job)
 
-    def _owner(self, delivery: Delivery) -> Job | None:
-        """Returns a job whose delivery was lost and whose message this is."""
-        key = (delivery.queue, delivery.properties.message_id, delivery.body)
-        return next((job for job in self._jobs if job.delivery.lost and job.key == key), None)
-
-    def _adopt(self, job: Job, delivery: Delivery) -> None:
-        """Gives a job, running or ended, the delivery in which its message came again."""
-        log.info("%s: its message came again; it is not run twice", job)
-        job.delivery = delivery
-        if job.ended_at:
-            self._settle(job)
+    def _slot_of(self, job: Job) -> Slot:
+        return next(slot for slot in self._slots if slot.job is job)
 
     def _post(self, event: Callable[[], None]) -> None:
         """Has the main thread call ``event`` in its next turn; any thread may call this."""
@@ -212,112 +265,114 @@ class Client:
         self._post(partial(self._end, job))
 
     def _end(self, job: Job) -> None:
-        """Frees the slot of a job that has an outcome."""
-        for slot in self._slots:
-            if slot.job is job:
-                slot.job = None
+        """Frees the slot of a job that has an outcome, and reports it."""
+        self._slot_of(job).job = None
         job.ended_at = time.monotonic()
-        self.all_good = self.all_good and job.outcome is not None and job.outcome.status in GOOD
+        job.fate = fate = self._fates.decide(job)
+        assert job.outcome is not None
+        self.all_good = self.all_good and job.outcome.status in GOOD
+        if job.copy is not None and job.copy.cancel():  # a lease that it does not need any more
+            job.copy = None
         self._rota.ask_again()
+        if fate.status != WAITING or job.updates.last is not None:
+            job.updates.finish(fate.status, fate.why)
+        else:
+            log.error("%s: not run: %s", job, fate.why)
         self._settle(job)
 
     def _settle(self, job: Job) -> None:
-        """Acknowledges or gives back the message of an ended job, after its copy and its final status."""
-        outcome = job.outcome
-        assert outcome is not None
-        if job.copying:
+        """Acknowledges or gives back the message of an ended job, after the copy that it needs."""
+        fate = job.fate
+        assert fate is not None
+        if job.copy is not None or job.awaited:
             return
-        if outcome.status == BLOCKED and not job.copied and not job.delivery.lost:
-            job.copying = True
-            self._rota.hold(job.message.queue)
-            message = job.message
-            done = partial(self._post_copied, job)
-            self._publisher.put(Copy(message.queue, message.body, message.properties, done))
+        if fate.back and job.lease:  # a lease was on its way when it ended, and has come
+            job.fate = fate = self._fates.decide(job)
+        if fate.copy is not None and not job.copied and not job.delivery.lost:
+            name, properties, form = fate.copy
+            job.copy = Copy(name, job.message.body, properties, partial(self._post_copied, job), form)
+            self._publisher.put(job.copy)
             return
-        if outcome.status != WAITING or job.updates.last is not None:
-            job.updates.finish(outcome.status, outcome.why)
-        else:
-            log.error("%s: not run: %s", job, outcome.why)
+        steps.reached("about to be settled")
         try:
-            if outcome.status == WAITING:
+            if fate.back:
                 job.delivery.requeue()
             else:
-                job.delivery.ack()
+                job.delivery.ack(self._claims.note_of(job.delivery, job))
         except DeliveryLost:
-            if outcome.status != WAITING:
+            if not fate.back:
                 log.warning("%s: its connection was lost; its message is settled when it comes again", job)
                 return
-        log.debug("%s: its message is %s", job, "put back" if outcome.status == WAITING else "acknowledged")
-        self._jobs.remove(job)
-        if outcome.pause:
+        log.debug("%s: its message is %s", job, "put back" if fate.back else "acknowledged")
+        steps.reached("settled")
+        self._claims.settled(job, fate.back)
+        if job.outcome is not None and job.outcome.pause:
             self._rota.hold(job.message.queue)
 
-    def _post_copied(self, job: Job, error: BrokerError | None) -> None:
-        self._post(partial(self._copied, job, error))
+    def _post_copied(self, job: Job, confirmed: bool) -> None:
+        self._post(partial(self._copied, job, confirmed))
 
-    def _copied(self, job: Job, error: BrokerError | None) -> None:
-        """Goes on with a Blocked job, whose copy is published or not."""
-        job.copying = False
-        job.copied = error is None
-        if error is not None:
-            job.outcome = Outcome(WAITING, f"its copy could not be published: {error}", pause=True)
-        self._settle(job)
+    def _copied(self, job: Job, confirmed: bool) -> None:
+        """Goes on with an ended job whose copy is published, or was given up at a stop."""
+        if confirmed and job.copy is not None:
+            log.info("%s: its message is kept in %s", job, job.copy.queue)
+        job.copy = None
+        job.copied = confirmed
+        if confirmed:
+            self._settle(job)
+
+    def _post_leased(self, job: Job, confirmed: bool) -> None:
+        self._post(partial(self._leased, job, confirmed))
+
+    def _leased(self, job: Job, confirmed: bool) -> None:
+        """Goes on with a job whose lease is published, or was given up after it had been sent."""
+        copy, job.copy = job.copy, None
+        if copy is not None and copy.too_large:
+            self._leases.forgo(job)
+            if not (job.begun or job.ended_at):
+                self._slot_of(job).begin(job)
+        else:
+            job.leases += 1
+            self._sources.add_leases(job.message.queue)
+            if confirmed:
+                self._leases.confirmed(job)
+        if job.ended_at:
+            self._settle(job)
 
     def _may_leave(self) -> bool:
         """Whether there is nothing left to wait for."""
-        self._forget()
-        if self._events or any(slot.job for slot in self._slots):
+        for job in self._claims.forget():
+            log.warning("%s: its message did not come again within an hour; another client has it", job)
+        idle = not self._events and not any(slot.job for slot in self._slots)
+        worked_off = self._once and self._link.connection is not None and self._rota.is_done()
+        if not idle or not (self._obeyed or worked_off):
+            self._leave_by = None
             return False
-        settled = all(job.delivery.lost for job in self._jobs)  # nobody knows when those come again
-        if self._obeyed:
-            if self._copies_until is None:
-                self._copies_until = time.monotonic() + LAST_WAIT
-            return settled or time.monotonic() >= self._copies_until or self._obeyed > 1
-        return self._once and self._link.connection is not None and settled and self._rota.is_done()
+        # A copy may be on its way, or a message that is to be settled when it comes again.
+        if self._leave_by is None:
+            self._leave_by = time.monotonic() + LAST_WAIT
+        over = not self._claims.jobs or time.monotonic() >= self._leave_by
+        return over or (self._obeyed > 1 and not any(self._needs_time(job) for job in self._claims.jobs))
 
-    def _forget(self) -> None:
-        """Drops ended jobs whose message another client must have got."""
-        before = time.monotonic() - REMEMBERED
-        for job in [job for job in self._jobs if 0 < job.ended_at < before]:
-            if job.delivery.lost and not job.copying:
-                self._jobs.remove(job)
-
-    def _recover(self) -> None:
-        """Looks once more for the messages of ended jobs whose connection was lost, and settles them."""
-        jobs = [job for job in self._jobs if job.ended_at and job.delivery.lost]
-        jobs = [job for job in jobs if job.copied or (job.outcome and job.outcome.status != BLOCKED)]
-        for name in {job.message.queue for job in jobs} & self._queues.keys():
-            others: list[Delivery] = []
-            with contextlib.suppress(BrokerError):
-                # What comes again stands at the head of its queue.
-                for _ in range(len(jobs) + len(self._slots)):
-                    delivery = self._queues[name].get()
-                    if delivery is None:
-                        break
-                    job = self._owner(delivery) if delivery.redelivered else None
-                    if job is not None and job in jobs:
-                        self._adopt(job, delivery)
-                    else:
-                        others.append(delivery)
-            for delivery in reversed(others):
-                with contextlib.suppress(DeliveryLost):
-                    delivery.requeue()
+    def _needs_time(self, job: Job) -> bool:
+        """Whether also a hurried stop waits for a job: for a copy, or as a leased one would be run again."""
+        return job.copy is not None or (job.leases > 0 and job.fate is not None and job.fate.status != WAITING)
 
     def _leave(self) -> None:
         """Ends all threads and processes, and gives back what is not settled."""
-        self._recover()
         for slot in self._slots:
             if slot.job:  # only when the loop itself failed
-                slot.end(Outcome(WAITING, "rbit failed"))
+                self._end_now(slot, slot.job, Outcome(WAITING, "rbit failed"))
             slot.close()
-        self._publisher.close(LAST_CLOSE)
+        self._publisher.close(PATIENCE)
         while self._events:  # copies that were confirmed meanwhile
             self._events.popleft()()
-        for job in self._jobs:
+        for job in self._claims.jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)
-            if job.copying:
+            if job.fate and job.fate.copy and not job.copied:
                 job.updates.finish(WAITING, "rbit was stopped")
         if self._reporter is not None:
             self._reporter.close(LAST_WAIT)
+        self._stop.hurry()
         self._link.close()
         log.info("stopped")

@@ -1,6 +1,6 @@
 """Reads rbit's configuration: the schema of the INI file, and its sections as typed settings.
 
-Settings hold data and build nothing. This module must not know what a runner does with its command
+This module must not know what a runner does with its command
 or callable: whoever calls `read` brings the function that looks at that. Runs in the client's process.
 """
 
@@ -10,124 +10,19 @@ import configparser
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from rbit import ini
 from rbit.errors import ConfigError
 from rbit.ini import Document, Key
+from rbit.settings import AmqpSettings, ClientSettings, Config, PybitSettings, RunnerSettings, own_queues
+
+__all__ = ["AmqpSettings", "ClientSettings", "Config", "PybitSettings", "RunnerSettings", "read"]
 
 
-@dataclass(frozen=True)
-class ClientSettings:
-    """The section [rbit].
-
-    Arguments:
-        name: the client's name, a BuildBox in PyBit's web.
-        polling_time: seconds between two polls.
-        architecture, distribution, format, suites: the parts of PyBit's queue names; empty when not given.
-        concurrency: jobs at once, from 1.
-    """
-
-    name: str
-    polling_time: float
-    architecture: str
-    distribution: str
-    format: str
-    suites: tuple[str, ...]
-    concurrency: int
-
-    def queue_names(self) -> list[str]:
-        """Return the queue that PyBit uses for each suite; none when a part of the names is missing."""
-        if not (self.distribution and self.architecture and self.format):
-            return []
-        start = f"{self.distribution}_{self.architecture}"
-        return [f"{start}_{suite}_{self.format}" for suite in dict.fromkeys(self.suites)]
-
-
-@dataclass(frozen=True)
-class AmqpSettings:
-    """The section [amqp].
-
-    Arguments:
-        host, port, user, password, virtual_host: where RabbitMQ is and who asks.
-        heartbeat: seconds, 1 to 65535.
-        connect_timeout: seconds for which the first connection is tried.
-    """
-
-    host: str
-    port: int
-    user: str
-    password: str = field(repr=False)
-    virtual_host: str
-    heartbeat: int
-    connect_timeout: float
-
-
-@dataclass(frozen=True)
-class PybitSettings:
-    """The section [pybit].
-
-    Arguments:
-        url: of PyBit's web, http or https, without a slash at its end.
-        user, password: for basic authentication; an empty user means none.
-        timeout: seconds to connect, and seconds to wait for an answer.
-    """
-
-    url: str
-    user: str
-    password: str = field(repr=False)
-    timeout: float
-
-
-@dataclass(frozen=True)
-class RunnerSettings:
-    """One section [runner:QUEUE].
-
-    Arguments:
-        queue: the queue's name.
-        runner: as written: ``python!package.module:callable`` or ``shell!command line``.
-        timeout: seconds that a job may take; None: any time.
-        concurrency: jobs of this queue at once; None: as many as [rbit] allows.
-        unsafe_jsonpickle: bodies with classes of their own reach the job.
-        settings: every key of the section as written, `runner` included; may hold secrets.
-    """
-
-    queue: str
-    runner: str
-    timeout: float | None
-    concurrency: int | None
-    unsafe_jsonpickle: bool
-    settings: Mapping[str, str] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Config:
-    """A whole configuration without mistakes.
-
-    Arguments:
-        path: the file, as it was named.
-        pybit: None when statuses go to the log only.
-        runners: in the order of the file.
-        warnings: one line for each oddity that is no mistake.
-        logging: a parser with the logging sections, for ``logging.config.fileConfig``; None: there are none.
-    """
-
-    path: str
-    client: ClientSettings
-    amqp: AmqpSettings
-    pybit: PybitSettings | None
-    runners: tuple[RunnerSettings, ...]
-    warnings: tuple[str, ...]
-    logging: configparser.RawConfigParser | None = field(repr=False)
-
-
-Examine = Callable[[RunnerSettings], list[str]]
-
-
-def _default_name() -> str:
-    return socket.gethostname().replace(".", "-")
+Examine = Callable[[RunnerSettings], list[str]]  # see `read`
+Ask = Callable[[AmqpSettings, list[str]], list[str]]
 
 
 def _short(text: str) -> str:
@@ -143,16 +38,42 @@ def _heartbeat(text: str) -> int:
     return ini.whole(1, 65535)(text)
 
 
-def _host(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError as error:
-        if re.fullmatch(r"[^:/,\s]+:[0-9]+", text) or re.fullmatch(r"\[.*\]:[0-9]+", text):
-            raise ini.Unexpected("the port has a key of its own, port") from error
-    if not re.fullmatch(r"[\w.-]+", text):
+def _hosts(text: str) -> tuple[tuple[str, int | None], ...]:
+    found = tuple(_host(part) for part in ini.names(text))
+    if not found or "\n" in text:
         raise ValueError
-    text.encode("idna")  # as the resolver will; raises UnicodeError, which is a ValueError
-    return text
+    return found
+
+
+def _host(text: str) -> tuple[str, int | None]:
+    host, port = text, None
+    if match := re.fullmatch(r"\[(.*)\](?::([0-9]{1,5}))?|([^:]+):([0-9]{1,5})", text):
+        host = match[1] or match[3]
+        port = ini.whole(1, 65535)(match[2] or match[4]) if match[2] or match[4] else None
+    try:
+        return str(ipaddress.ip_address(host)), port
+    except ValueError:
+        if not re.fullmatch(r"[\w.-]+", host):
+            raise
+    host.encode("idna")  # as the resolver will; raises UnicodeError, which is a ValueError
+    return host, port
+
+
+def _delay(text: str) -> float:
+    if (value := ini.seconds(text)) < 1:
+        raise ValueError
+    return value
+
+
+def _lease_ttl(text: str) -> float:
+    # A third of it, the longest time between two renewals, stays below RabbitMQ's limit of 30 minutes.
+    if (value := _delay(text)) > 3600:
+        raise ValueError
+    return value
+
+
+def _from_zero(text: str) -> float:
+    return 0.0 if re.fullmatch(r"0+(\.0*)?", text) else ini.seconds(text)
 
 
 def _url(text: str) -> str:
@@ -166,23 +87,42 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+DELAY = "a number of seconds from 1 to 2000000"
 CLIENT_KEYS = (
-    Key("name", ini.matching("[A-Za-z0-9_-]+"), "letters, digits, - and _", default=_default_name),
+    Key(
+        "name",
+        ini.matching("[A-Za-z0-9_-]+"),
+        "letters, digits, - and _",
+        default=lambda: socket.gethostname().replace(".", "-"),
+    ),
     Key("polling_time", ini.seconds, ini.SECONDS, default="60"),
     Key("architecture", ini.anything, "a name", default=""),
     Key("distribution", ini.anything, "a name", default=""),
     Key("format", ini.anything, "a name", default=""),
     Key("suites", ini.names, "names separated by commas", default="", lines=True),
     Key("concurrency", ini.whole(1, 1000), "a number from 1 to 1000", default="1"),
+    Key("lease_after", _from_zero, "a number of seconds from 0 to 2000000", default="10"),
+    Key("lease_ttl", _lease_ttl, "a number of seconds from 1 to 3600", default="300"),
+    Key("lease_renew", ini.seconds, ini.SECONDS),
+    Key("stop_timeout", ini.seconds, ini.SECONDS),
+    Key("max_jobs_per_worker", ini.whole(0, 10**9), "a number from 0 to 1000000000", default="0"),
+)
+# What becomes of messages: in [rbit] for all queues, in a runner's section for that one.
+FATE_KEYS = (
+    Key("on_failure", ini.matching("park|discard|requeue"), "park, discard or requeue", default="park"),
+    Key("retry_delay", _delay, DELAY, default="60"),
+    Key("max_attempts", ini.whole(0, 10**9), "a number from 0 to 1000000000", default="0"),
+    Key("failed_max", ini.whole(1, 10**9), "a number from 1 to 1000000000", default="10000"),
 )
 AMQP_KEYS = (
-    Key("host", _host, "one host name or address", default="localhost"),
+    Key("host", _hosts, "HOST or HOST:PORT, or some of them separated by commas", default="localhost"),
     Key("port", ini.whole(1, 65535), "a number from 1 to 65535", default="5672"),
     Key("user", _short, "a name of 1 to 255 bytes", default="guest"),
     Key("password", ini.anything, "one line", default="guest", secret=True),
     Key("virtual_host", _short, "a name of 1 to 255 bytes", default="/"),
-    Key("heartbeat", _heartbeat, "a number of seconds from 1 to 65535", default="30"),
+    Key("heartbeat", _heartbeat, "a whole number of seconds from 1 to 65535", default="30"),
     Key("connect_timeout", ini.seconds, ini.SECONDS, default="60"),
+    Key("queue_type", ini.matching("classic|quorum"), "classic or quorum", default="classic"),
 )
 PYBIT_KEYS = (
     Key("url", _url, "an http or https URL without user, query and fragment", required=True),
@@ -198,17 +138,26 @@ RUNNER_KEYS = (
     Key("unsafe_jsonpickle", ini.switch, "yes or no", default="no"),
 )
 # The keys of each section; the last entry stands for every section [runner:QUEUE].
-SCHEMA = {"rbit": CLIENT_KEYS, "amqp": AMQP_KEYS, "pybit": PYBIT_KEYS, "runner:": RUNNER_KEYS}
+SCHEMA = {
+    "rbit": (*CLIENT_KEYS, *FATE_KEYS),
+    "amqp": AMQP_KEYS,
+    "pybit": PYBIT_KEYS,
+    "runner:": (*RUNNER_KEYS, *FATE_KEYS),
+}
 OTHER_NAMES = {"vhost": "virtual_host", "virtualhost": "virtual_host", "username": "user"}
+LEASE_PARTS = 5  # lease_renew is this part of lease_ttl
+LEASE_LEAST_PARTS = 3  # a renewal that fails once must not let the lease run out
+NAME_LIMIT = 255  # bytes; AMQP carries a queue's name with its length in one byte
 LOGGING = {"loggers": "logger_", "handlers": "handler_", "formatters": "formatter_"}
 
 
-def read(path: str, examine: Examine | None = None) -> Config:
+def read(path: str, examine: Examine | None = None, ask: Ask | None = None) -> Config:
     """Read and check a configuration file.
 
     Arguments:
         path: the file; mistakes show it as it is given here.
         examine: returns what is wrong with the `runner` of a section, one text for each mistake.
+        ask: gets the section [amqp], if it has no mistakes, and names of queues; returns what is wrong with it.
 
     Raises ConfigError with all mistakes.
     """
@@ -216,11 +165,14 @@ def read(path: str, examine: Examine | None = None) -> Config:
     _check_sections(document)
     for section in ("rbit", "amqp", "pybit"):
         document.refuse_unknown(section, SCHEMA[section], OTHER_NAMES)
-    client = ClientSettings(**document.values("rbit", CLIENT_KEYS))
+    client = _client(document)
     amqp = AmqpSettings(**document.values("amqp", AMQP_KEYS))
     pybit = PybitSettings(**document.values("pybit", PYBIT_KEYS)) if "pybit" in document.sections else None
-    runners = tuple(_runners(document, examine))
+    runners = tuple(_runners(document, examine, client.name or ""))
     logging = _logging(document)
+    if ask and document.faulty.isdisjoint({"", "amqp"}):
+        for text in ask(amqp, [runner.queue for runner in runners]):
+            document.mistake(text, "amqp")
     if document.mistakes:
         raise ConfigError(document.mistakes)
     return Config(path, client, amqp, pybit, runners, tuple(_warnings(document, client)), logging)
@@ -241,7 +193,20 @@ def _check_sections(document: Document) -> None:
             document.mistake("missing, expected this section", section)
 
 
-def _runners(document: Document, examine: Examine | None) -> Iterator[RunnerSettings]:
+def _client(document: Document) -> ClientSettings:
+    values = document.values("rbit", CLIENT_KEYS)
+    ttl, renew = values["lease_ttl"], values["lease_renew"]
+    if ttl is not None:
+        values["lease_renew"] = renew = renew or ttl / LEASE_PARTS
+        if renew > ttl / LEASE_LEAST_PARTS:
+            expected = f"expected at most a third of lease_ttl, {ttl / LEASE_LEAST_PARTS:g} s here, got {renew:g}"
+            document.mistake(expected, "rbit", "lease_renew")
+    return ClientSettings(**values)
+
+
+def _runners(document: Document, examine: Examine | None, name: str) -> Iterator[RunnerSettings]:
+    # A key that [rbit] has and the section has not counts for the section.
+    fate = document.values("rbit", FATE_KEYS)
     for section, settings in document.sections.items():
         if not section.startswith("runner:"):
             continue
@@ -250,14 +215,26 @@ def _runners(document: Document, examine: Examine | None) -> Iterator[RunnerSett
             document.mistake("expected runner:QUEUE, 1 to 255 bytes without blanks around them", section)
         elif queue.startswith("amq."):
             document.mistake("expected another queue name: the broker keeps amq. for itself", section)
-        runner = RunnerSettings(queue=queue, settings=settings, **document.values(section, RUNNER_KEYS))
+        for kind in ("lease", "retry"):
+            if (other := f"runner:{own_queues(name, queue)[kind]}") in document.sections:
+                document.mistake(f"expected another name: rbit keeps messages of {queue} in this queue", other)
+        if queue and queue == name:
+            document.mistake("expected another name in [rbit]: the client's name is that of a queue too", section)
+        longest = max(own_queues(name, queue).values(), key=len)
+        if len(longest.encode()) > NAME_LIMIT >= len(queue.encode()):
+            document.mistake(f"expected a shorter name: that of its queue {longest} is over 255 bytes", section)
+        own = document.values(section, FATE_KEYS)
+        values = {key: own[key] if key in settings else value for key, value in fate.items()}
+        values.update(document.values(section, RUNNER_KEYS))
+        runner = RunnerSettings(queue=queue, settings=settings, **values)
         if not runner.runner:
             continue
         if runner.unsafe_jsonpickle and not runner.runner.startswith("python!"):
             document.mistake("expected no, for only a python! runner decodes", section, "unsafe_jsonpickle")
         for text in examine(runner) if examine else ():
             document.mistake(text, section, "runner")
-        yield runner
+        if section not in document.faulty:
+            yield runner
 
 
 def _logging(document: Document) -> configparser.RawConfigParser | None:
@@ -280,7 +257,7 @@ def _logging(document: Document) -> configparser.RawConfigParser | None:
 
 
 def _warnings(document: Document, client: ClientSettings) -> Iterator[str]:
-    names = tuple(key.name for key in RUNNER_KEYS)
+    names = tuple(key.name for key in SCHEMA["runner:"])
     runners = [section for section in document.sections if section.startswith("runner:")]
     for section in runners:
         for key in document.sections[section]:

@@ -7,19 +7,19 @@ or processes. It runs in the client, in a slot's thread before each job, and in 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from rbit import models
+from rbit import models, scan
 from rbit.errors import BodyRefused
 
-_LARGE = 1 << 20  # bytes; a larger body is parsed only when a look at its text says that it can matter
+_LARGE = 1 << 20  # bytes; a larger body is never parsed here. PyBit's messages have less than 1000
 _DIGITS = 4300  # at most in one integer; newer Pythons have this limit too, 3.10.0 to 3.10.6 take hours
 _DEPTH = 50  # levels of lists and objects in a PyBit message, which itself has four
+_TAGS = ("py/", "json://")  # beginnings of jsonpickle's keys
 _SHOWN = 60  # characters of a stranger's text in a reason
 
 
@@ -46,35 +46,6 @@ def _rules(cls: type) -> dict[str, _Rule]:
 _CLASSES = frozenset(models.MODELS.values())
 # Types are compared exactly: a bool is no int here, and no attribute is a float (NaN and Infinity are some).
 _RULES = {wire: _rules(cls) for wire, cls in models.MODELS.items()}
-
-
-# A key is spelled by a quotation mark and then one spelling of each of its characters, so no key with one of
-# these beginnings escapes this. Other strings match too, which costs a parse and nothing else.
-_SPELLED = ("".join(rf"(?:\\?{letter}|\\u{ord(letter):04x})" for letter in start) for start in ("py/", "json://"))
-_TAG = f'"(?:{"|".join(_SPELLED)})'
-_NUMBER = f"(?<![0-9])[0-9]{{{_DIGITS + 1}}}"
-_IN_TEXT = [re.compile(pattern, re.IGNORECASE) for pattern in (_TAG, _NUMBER, "[0-9]")]
-_IN_BYTES = [re.compile(pattern.encode(), re.IGNORECASE) for pattern in (_TAG, _NUMBER, "[0-9]")]
-
-
-def _may_matter(body: bytes) -> bool:
-    """Tell whether a body can hold a tag or too long an integer, without parsing it.
-
-    UTF-8 is searched as bytes, without a copy: an ASCII pattern matches there where it matches in the text.
-    """
-    encoding = json.detect_encoding(body)
-    text: Any = body
-    patterns: Any = _IN_BYTES
-    if encoding not in {"utf-8", "utf-8-sig"}:
-        try:
-            text, patterns = body.decode(encoding, "surrogatepass"), _IN_TEXT
-        except UnicodeDecodeError:
-            return False
-    tag, number, digit = patterns
-    # A run that is too long covers a multiple of its length: only there its surroundings are looked at.
-    step = _DIGITS + 1
-    places = (match.start() * step for match in digit.finditer(text[::step]))
-    return bool(tag.search(text)) or any(number.search(text, max(0, at - step), at + step) for at in places)
 
 
 def _integer(text: str) -> int:
@@ -114,7 +85,7 @@ class _Walk:
         node = dict(pairs)
         self.doubled |= len(node) != len(pairs)
         for key in node:
-            if key.startswith(("py/", "json://")):
+            if key.startswith(_TAGS):
                 self.tagged = True
                 if key not in {"py/object", "py/id"}:
                     self.complain(f"the key {_show(key)} is not allowed")
@@ -162,9 +133,11 @@ def check(body: bytes) -> dict[str, Any] | None:
         JSON of a PyBit object with no class but PyBit's; attributes may be missing or more than PyBit's.
 
     Raises:
-        BodyRefused: it holds tags and is no such object, or cannot be parsed safely; in one short line.
+        BodyRefused: it holds tags and is no such object or over 1 MiB, or cannot be parsed safely; in one
+            short line.
     """
-    if len(body) > _LARGE and not _may_matter(body):
+    if len(body) > _LARGE:
+        _check_large(body)
         return None
     walk = _Walk()
     try:
@@ -188,6 +161,17 @@ def check(body: bytes) -> dict[str, Any] | None:
     if walk.references:
         _verify(models.restore(plain))
     return plain
+
+
+def _check_large(body: bytes) -> None:
+    """Refuse a large body that holds tags or too long an integer; it takes no memory to speak of."""
+    text = scan.json_text(body)
+    if text is None:
+        return
+    if scan.has_key(text, *_TAGS):
+        raise BodyRefused(f"the body has {len(body)} bytes with jsonpickle's tags; the limit is {_LARGE}")
+    if digits := scan.long_integer(text, _DIGITS):
+        raise BodyRefused(f"the body cannot be parsed: an integer of {digits} digits")
 
 
 def _survey(plain: dict[str, Any]) -> None:

@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rbit import files
 from rbit.errors import ConfigError
 
-SIZE_LIMIT = 16 * 1024 * 1024  # bytes; stops at /dev/zero and at files given by accident
+SIZE_LIMIT = 16 * 1024 * 1024  # bytes; stops at files given by accident
 SECONDS_LIMIT = 2_000_000.0  # seconds; sockets refuse longer timeouts (2**31 milliseconds)
 SHOWN_LINES = 10  # lines that are no INI, or repetitions, named before the rest is only mentioned
 SECONDS = "a number of seconds above 0, at most 2000000"
 
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
-_YES = ("yes", "true", "on", "1")
-_NO = ("no", "false", "off", "0")
+_SWITCH = ("no", "false", "off", "0", "yes", "true", "on", "1")
 # A NUL cannot come from a file (it is refused), so names of our own hold one.
 _MARK = "\0"
 
@@ -74,11 +74,13 @@ class Document:
         path: the file's name as it is shown in mistakes.
         sections: the keys and texts of each section, in the order and spelling of the file.
         mistakes: one line for each mistake found so far; the methods add to it.
+        faulty: the sections with mistakes; '' for a mistake in none.
     """
 
     path: str
     sections: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
     mistakes: list[str] = field(default_factory=list)
+    faulty: set[str] = field(default_factory=set)
 
     def line(self, text: str, section: str, key: str = "") -> str:
         """Return a line that says where in the file `text` applies; an empty key names the section only."""
@@ -87,6 +89,7 @@ class Document:
     def mistake(self, text: str, section: str, key: str = "") -> None:
         """Note a mistake at a section, or at one of its keys."""
         self.mistakes.append(self.line(text, section, key))
+        self.faulty.add(section)
 
     def values(self, section: str, keys: Iterable[Key]) -> dict[str, Any]:
         """Return the value of each key in a section; a missing section counts as an empty one.
@@ -143,8 +146,7 @@ def read(path: str) -> Document:
     Raises ConfigError when there is nothing to look at: no such file, unreadable, not UTF-8, not INI.
     """
     try:
-        text = io.StringIO(_text(path), newline=None).read()
-        return _parse(path, text.split("\n"))
+        return _parse(path, io.StringIO(_text(path), newline=None).read().split("\n"))
     except ValueError as error:
         raise ConfigError([f"{printable(path)}: {error}"]) from error
 
@@ -158,15 +160,7 @@ def parser_of(sections: Mapping[str, Mapping[str, str]]) -> configparser.RawConf
 
 def _text(path: str) -> str:
     """Return a file's text; raises ValueError that says in words why there is none."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
-    except FileNotFoundError as error:
-        raise ValueError("no such file") from error
-    except IsADirectoryError as error:
-        raise ValueError("expected a file, got a directory") from error
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
+    data = files.read(path, SIZE_LIMIT + 1)
     if len(data) > SIZE_LIMIT:
         raise ValueError(f"expected an INI file, got more than {SIZE_LIMIT} bytes")
     try:
@@ -202,6 +196,7 @@ def _parse(path: str, lines: list[str]) -> Document:
             raise ValueError(f"line {error.lineno}: expected a [section] before anything else") from None
         except configparser.ParsingError as error:
             document.mistakes += _wrong_lines(path, [number for number, _ in error.errors])
+            document.faulty.add("")
             break
         else:
             break
@@ -288,9 +283,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 def switch(text: str) -> bool:
     """Return what yes, true, on, 1, no, false, off or 0 mean; raises ValueError for other words."""
-    if text.lower() not in (*_YES, *_NO):
-        raise ValueError
-    return text.lower() in _YES
+    return _SWITCH.index(text.lower()) >= _SWITCH.index("yes")
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 A program of its own, started by ``rbit.tree`` as ``python -I -S keeper.py FD``. It knows nothing of
 rbit and imports little: it must be small, and it must outlive whatever goes wrong around it. As a
 "child subreaper" (prctl(2)) it becomes the parent of every process that a job orphans, also of those in
-sessions of their own, so all that a job started stays below it.
+sessions of their own, so all that a job started stays below it. Nothing is left when it has no children.
 
 It talks over the seqpacket socket FD, one JSON object a packet:
 
@@ -11,9 +11,10 @@ It talks over the seqpacket socket FD, one JSON object a packet:
   become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or ``{"failed": WHY, "too long":
   BOOL}``, and later ``{"exited": PID, "status": WAIT STATUS}``.
 * ``{"end": SECONDS, "spare": PID or null}``: SIGTERM to all below it but PID, SIGKILL after SECONDS to
-  what is left; answers ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing is left.
+  what is left; answers ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing is left. PID is not spared when
+  what is left forks so fast that only the end of its whole process group helps.
 
-When the socket closes, everything below it is killed and it exits.
+When the socket closes, everything below it is killed and it exits: with 0 when nothing is left.
 """
 
 from __future__ import annotations
@@ -28,64 +29,129 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
-PR_SET_CHILD_SUBREAPER = 36  # prctl(2), <linux/prctl.h>
+PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
+PR_SET_CHILD_SUBREAPER = 36
 PACKET = 1 << 18  # bytes; no request is longer
 DESCRIPTORS = 8  # most descriptors with one request
-STEP = 0.05  # seconds between two looks at processes that are being ended
+STEP = 0.05  # seconds between two looks at processes that were asked to end
+HASTE = 0.001  # seconds between two looks at processes that are killed: they may be forking
+STUBBORN = 1.0  # seconds after the first SIGKILL for which the spared process is spared
 PATIENCE = 20.0  # seconds after SIGKILL; what is left then hangs in the kernel
+NAMED = 50  # most processes that an answer names: it must fit a packet
 
 # Ignored here, so that only rbit decides when a job ends; jobs start with the defaults.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 RESET = (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ)
 
+CHILDREN_FILE = os.path.exists("/proc/thread-self/children")  # a kernel with CONFIG_PROC_CHILDREN
 
-def descendants(root: int) -> dict[int, str]:
-    """Returns the processes below ``root`` that still run: their ids and command names."""
-    parents: dict[int, int] = {}
-    names: dict[int, str] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
-                # The name stands in brackets and may itself hold any character: see proc(5).
-                head, _, tail = file.read().decode("utf-8", "replace").rpartition(") ")
-                state, parent = tail.split()[:2]
-                parents[int(entry)] = int(parent)
-                if state not in "ZX":
-                    names[int(entry)] = head.partition("(")[2]
-    below: set[int] = {root}
-    grown = True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in below} - below
-        below |= more
-        grown = bool(more)
-    return {pid: names[pid] for pid in below - {root} if pid in names}
+
+class Process(NamedTuple):
+    """What the kernel says of a process: its command name, its state's letter, its parent, its group."""
+
+    name: str
+    state: str
+    parent: int
+    group: int
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended, and only its parent has not noticed."""
+        return self.state in "ZX"
+
+
+def look(pid: int) -> Process | None:
+    """Returns what is to be known of a process; None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name stands in brackets and may itself hold any character: see proc(5).
+            head, _, tail = file.read().decode("utf-8", "replace").rpartition(") ")
+    except OSError:
+        return None
+    state, parent, group = tail.split()[:3]
+    return Process(head.partition("(")[2], state, int(parent), int(group))
+
+
+def children(pid: int) -> set[int]:
+    """Returns the ids of a process's children, dead ones too; none when it is gone."""
+    found: set[int] = set()
+    if not CHILDREN_FILE:
+        everybody = {int(entry): look(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
+        return {child for child, process in everybody.items() if process and process.parent == pid}
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file,
+            ):
+                found.update(map(int, file.read().split()))
+    return found
+
+
+def descendants(root: int, without: Collection[int | None] = ()) -> dict[int, Process]:
+    """Returns the processes below ``root``, dead ones too; ``without`` some and what is below those."""
+    below: dict[int, Process] = {}
+    seen = {root, *without}
+    front = [root]
+    while front:
+        for child in children(front.pop()) - seen:
+            seen.add(child)
+            front.append(child)
+            if process := look(child):
+                below[child] = process
+    return below
 
 
 class Ending:
-    """The end of a slot's processes, under way."""
+    """The end of a slot's processes, under way.
 
-    def __init__(self, grace: float, spare: int | None) -> None:
+    Arguments:
+        grace: seconds from SIGTERM to SIGKILL.
+        spare: the id of a child that goes on, or None.
+        reap: collects the children that have ended.
+    """
+
+    def __init__(self, grace: float, spare: int | None, reap: Callable[[], None]) -> None:
         self.spare = spare
+        self.reap = reap
         self.kill_at = time.monotonic() + grace
         self.names: dict[int, str] = {}
 
+    @property
+    def pace(self) -> float:
+        """Seconds until the next step."""
+        return HASTE if time.monotonic() >= self.kill_at else STEP
+
     def step(self) -> dict[str, list[str]] | None:
         """Signals what is left; returns the answer for rbit when there is no more to do."""
-        left = descendants(os.getpid())
-        left.pop(self.spare or 0, None)
         now = time.monotonic()
-        stuck = now > self.kill_at + PATIENCE
-        if not left or stuck:
-            return {"ended": list(self.names.values()), "stuck": [shown(item) for item in left.items()]}
-        for pid, name in left.items():
+        if now >= self.kill_at + STUBBORN:
+            self.spare = None
+        left = self.look()
+        if not left or now > self.kill_at + PATIENCE:
+            stuck = [shown(pid, process) for pid, process in left.items() if not process.dead]
+            return {"ended": some(list(self.names.values())), "stuck": some(stuck)}
+        spared = look(self.spare) if self.spare else None
+        groups = {os.getpgrp(), spared.group if spared else 0}
+        for pid, process in left.items():
             if now >= self.kill_at:
-                send(pid, signal.SIGKILL)
+                kill(pid, process, groups)
             elif pid not in self.names:
                 send(pid, signal.SIGTERM)
-            self.names.setdefault(pid, shown((pid, name)))
+            if not process.dead:
+                self.names.setdefault(pid, shown(pid, process))
         return None
+
+    def look(self) -> dict[int, Process]:
+        """Returns what is left; when that is nothing, there is nothing, however fast it forks and dies."""
+        below = descendants(self.spare) if self.spare else {}
+        # In this order: what loses its parent after the first look is a child of this process in the last.
+        left = {pid: process for pid, process in below.items() if not process.dead}
+        self.reap()
+        return left | descendants(os.getpid(), {self.spare})
 
 
 class Keeper:
@@ -93,6 +159,8 @@ class Keeper:
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
+        self.rbit_gone = False
+        self.spawned: set[int] = set()
         self.ending: Ending | None = None
         self.bell, far = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(far, warn_on_full_buffer=False)
@@ -100,56 +168,66 @@ class Keeper:
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
 
-    def run(self) -> None:
-        """Serves rbit until its end of the socket closes, then ends everything below."""
+    def run(self) -> bool:
+        """Serves rbit until its end of the socket closes, then ends everything below; returns whether it has."""
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         poll.register(self.bell, select.POLLIN)
-        with contextlib.suppress(ConnectionError):
-            while True:
-                ready = dict(poll.poll(STEP * 1000 if self.ending else None))
+        try:
+            while not self.rbit_gone:
+                ready = dict(poll.poll(self.ending.pace * 1000 if self.ending else None))
                 if self.bell in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self.bell, 4096)
                 self.reap()
-                if self.control.fileno() in ready and not self.serve():
-                    break
+                if self.control.fileno() in ready:
+                    self.serve()
+                # What was collected in the last look is told before "ended".
                 if self.ending and (answer := self.ending.step()):
                     self.ending = None
-                    self.reap()  # "exited" of what has just died comes before "ended"
                     self.answer(answer)
-        self.kill_all()
+        finally:  # whatever happens here, nothing is left to itself
+            self.rbit_gone = True
+            last = Ending(0.0, None, self.reap)
+            while not (end := last.step()):
+                time.sleep(HASTE)
+        return not end["stuck"]
 
-    def serve(self) -> bool:
-        """Reads one request and does it; returns False when rbit is gone."""
-        packet, descriptors, _, _ = socket.recv_fds(self.control, PACKET, DESCRIPTORS)
+    def serve(self) -> None:
+        """Reads one request and does it, or notes that rbit is gone."""
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self.control, PACKET, DESCRIPTORS)
+        except ConnectionError:
+            packet, descriptors = b"", []
         if not packet:
-            return False
+            self.rbit_gone = True
+            return
         for fd in descriptors:  # recv_fds does not pass its flags on (seen in CPython 3.10 to 3.13)
             os.set_inheritable(fd, False)
         request = json.loads(packet)
         if "end" in request:
-            self.ending = Ending(request["end"], request["spare"])
-        else:
-            self.answer(spawn(request["spawn"], request["environment"], descriptors))
-        return True
+            self.ending = Ending(request["end"], request["spare"], self.reap)
+            return
+        answer = spawn(request["spawn"], request["environment"], descriptors)
+        if isinstance(pid := answer.get("spawned"), int):
+            self.spawned.add(pid)
+        self.answer(answer)
 
     def reap(self) -> None:
-        """Collects every child that has ended, adopted ones too, and tells rbit."""
+        """Collects every child that has ended, adopted ones too; tells rbit of those that it asked for."""
         with contextlib.suppress(ChildProcessError):
             while (child := os.waitpid(-1, os.WNOHANG))[0]:
-                self.answer({"exited": child[0], "status": child[1]})
+                if child[0] in self.spawned:
+                    self.spawned.remove(child[0])
+                    self.answer({"exited": child[0], "status": child[1]})
 
     def answer(self, answer: Mapping[str, object]) -> None:
-        self.control.send(json.dumps(answer).encode())
-
-    def kill_all(self) -> None:
-        """Kills all that is below, again and again, for it may be forking."""
-        until = time.monotonic() + PATIENCE
-        while (left := descendants(os.getpid())) and time.monotonic() < until:
-            for pid in left:
-                send(pid, signal.SIGKILL)
-            time.sleep(STEP / 5)
+        """Tells rbit something. It would wait for ever for what cannot be sent: that counts as its end."""
+        if not self.rbit_gone:
+            try:
+                self.control.send(json.dumps(answer).encode())
+            except OSError:
+                self.rbit_gone = True
 
 
 def spawn(arguments: list[str], environment: dict[str, str], descriptors: list[int]) -> dict[str, object]:
@@ -178,9 +256,26 @@ def send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def shown(item: tuple[int, str]) -> str:
-    """Returns ``(pid, name)`` as words for the log."""
-    return f"{item[1]} (process {item[0]})"
+def kill(pid: int, process: Process, spared: Collection[int]) -> None:
+    """Kills a process and its process group, unless that is one of the ``spared``.
+
+    The kernel does not let a process fork while it signals a group: this ends also what has gone on in a
+    child before the signal came.
+    """
+    if process.group > 1 and process.group not in spared:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.group, signal.SIGKILL)
+    send(pid, signal.SIGKILL)
+
+
+def shown(pid: int, process: Process) -> str:
+    """Returns a process as words for the log; a name may hold any character."""
+    return f"{''.join(char if char.isprintable() else '?' for char in process.name)} (process {pid})"
+
+
+def some(names: list[str]) -> list[str]:
+    """Returns the first names, and the number of the rest."""
+    return [*names[:NAMED], *([f"{len(names) - NAMED} more"] if len(names) > NAMED else [])]
 
 
 def main() -> None:
@@ -188,10 +283,12 @@ def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    # A job may have stopped this process: then rbit's end must wake it. The slot's end does no harm.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
     # A job that held a copy of the socket would hide from rbit that the keeper was killed.
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    Keeper(control).run()
+    sys.exit(0 if Keeper(control).run() else 1)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import threading
 import time
 
 from rbit.broker import Connection
-from rbit.config import AmqpSettings
 from rbit.errors import BrokerError, BrokerRefused, BrokerUnreachable, ConnectionLost
-from rbit.repeats import wait_after
+from rbit.repeats import LONGEST_WAIT, wait_after, worth_saying
+from rbit.settings import AmqpSettings
 
 log = logging.getLogger("rbit.client")
+
+LONGEST_PAUSE = 5.0  # seconds between two attempts: leases run out meanwhile, and a stop waits no longer than 10 s
 
 
 class Link:
@@ -33,7 +35,10 @@ class Link:
         self._bell = threading.Event()
         self._result: Connection | BrokerError | None = None  # of an attempt, until the main thread takes it
         self._trying = False
-        self._failures = 0
+        self._failures = 0  # in a row; a connection that broke soon counts as one
+        self._why = ""  # the last attempt failed
+        self._refused = False  # whether the broker refused us since the last connection
+        self._made_at = 0.0  # time.monotonic()
         self._try_at = 0.0
         self._give_up_at: float | None = time.monotonic() + amqp.connect_timeout  # None after the first
 
@@ -53,8 +58,9 @@ class Link:
         now = time.monotonic()
         if self._give_up_at is not None and now >= self._give_up_at:
             raise BrokerUnreachable(
-                f"no connection to RabbitMQ at {self._amqp.host}:{self._amqp.port} within "
-                f"{self._amqp.connect_timeout:g} s; is it running, and are host and port in [amqp] right?"
+                f"no connection to RabbitMQ at {self._amqp.where} within "
+                f"{self._amqp.connect_timeout:g} s ({self._why or 'no answer'}); is it running, and are host and "
+                "port in [amqp] right?"
             )
         if not self._trying and now >= self._try_at:
             self._trying = True
@@ -64,8 +70,11 @@ class Link:
     def lost(self, error: ConnectionLost) -> None:
         """Notes that the connection broke; ``tend`` makes a new one."""
         self.close()
-        log.warning("connection to RabbitMQ lost: %s; running jobs go on", error)
+        if time.monotonic() - self._made_at > LONGEST_WAIT:
+            self._failures = 0
         self._schedule()
+        if worth_saying(self._failures):
+            log.warning("connection to RabbitMQ lost: %s; running jobs go on", error)
 
     def wait(self, seconds: float) -> None:
         """Serves the connection, or waits for one, at most ``seconds``. Errors: ConnectionLost."""
@@ -81,6 +90,14 @@ class Link:
         connection = self.connection
         if connection is not None:
             connection.wake()
+
+    def interrupt(self, patience: float) -> None:
+        """Gives up a call that has waited so many seconds for the broker; for a handler of signals.
+
+        Errors: ConnectionLost, in the middle of that call.
+        """
+        if self.connection is not None:
+            self.connection.interrupt(patience)
 
     def close(self) -> None:
         """Closes the connection; what is not settled goes back to its queue."""
@@ -99,10 +116,11 @@ class Link:
 
     def _made(self, connection: Connection) -> bool:
         again = "again " if self._give_up_at is None else ""
-        log.info("connected %sto RabbitMQ at %s:%d", again, self._amqp.host, self._amqp.port)
+        log.info("connected %sto RabbitMQ at %s", again, connection.where)
         self.connection = connection
+        self._made_at = time.monotonic()
         self._trying = False
-        self._failures = 0
+        self._refused = False
         self._give_up_at = None
         return True
 
@@ -110,12 +128,16 @@ class Link:
         self._trying = False
         if self._give_up_at is not None and isinstance(error, BrokerRefused):
             raise error
+        self._why = str(error)
         self._schedule()
         if self._give_up_at is not None and self._failures == 1:
             log.warning("%s; trying for %g s", error, self._amqp.connect_timeout)
+        elif isinstance(error, BrokerRefused) and not self._refused:
+            self._refused = True
+            log.error("%s; running jobs go on, and rbit goes on trying", error)
         else:
             log.debug("%s", error)
 
     def _schedule(self) -> None:
         self._failures += 1
-        self._try_at = time.monotonic() + wait_after(self._failures)
+        self._try_at = time.monotonic() + wait_after(self._failures, LONGEST_PAUSE)

@@ -5,6 +5,7 @@ The same in the client and in its workers. Knows nothing of pika: a worker does 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,20 @@ class Properties:
     user_id: str | None = None
     app_id: str | None = None
     cluster_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A message that was acknowledged.
+
+    Attributes:
+        key: what it is known by: the token of its job if it was a lease, else its identity; None when that
+            could be another's.
+        is_named: whether no other message can have this key.
+    """
+
+    key: Hashable
+    is_named: bool
 
 
 @dataclass(frozen=True)

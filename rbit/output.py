@@ -1,18 +1,42 @@
-"""Lines out of the bytes that a job prints.
+"""What a process leaves to read: the lines that it prints, and how it ended, in words.
 
-Knows nothing of jobs: it turns a non-blocking descriptor into whole lines of text, whatever comes. Used
-by a slot's thread.
+Knows nothing of jobs: it turns a pipe into whole lines of text, whatever comes. Used by a slot's thread.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import selectors
+import signal
 from collections import deque
 from collections.abc import Callable
 
-CHUNK = 1 << 16  # bytes read at once
+# Bytes in a pipe and in one read of it. One read takes all that was printed before it; and as some ten
+# thousand lines fit, no more, it does not hold up the thread for long when a job prints without pause.
+CHUNK = 1 << 14
 DRAIN = 64  # reads; more than a pipe can hold, yet an end when a stray thread prints without pause
 LONGEST_LINE = 1 << 14  # bytes; what is longer comes in pieces of this size
+
+SHELL_WORDS = {126: "not executable", 127: "command not found"}
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+CONTROLS |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029)}  # they end a line, too
+
+
+def visible(text: str) -> str:
+    """Returns a text with its control characters shown as ``\\xNN``, but for tabs and newlines."""
+    return text.translate(CONTROLS)
+
+
+def pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
+    """Returns a new pipe; each stack closes its end, ``ours`` the reading one. Errors: OSError."""
+    read, write = os.pipe()
+    ours.callback(os.close, read)
+    theirs.callback(os.close, write)
+    with contextlib.suppress(PermissionError):  # this user has too much memory in pipes already
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, CHUNK)
+    return read, write
 
 
 class Lines:
@@ -21,17 +45,27 @@ class Lines:
     Arguments:
         fd: the reading end; it becomes non-blocking and is closed by ``close``.
         sink: called with each line, without its newline; bytes that are not UTF-8 are shown as ``\\xNN``.
+        before: called when something was read, before its lines are handed over.
     """
 
-    def __init__(self, fd: int, sink: Callable[[str], None]) -> None:
+    def __init__(
+        self, fd: int, sink: Callable[[str], None], before: Callable[[], object] = lambda: None
+    ) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
         self.open = True  # False after the end of the file
         self._sink = sink
+        self._before = before
         self._rest = b""
 
-    def fileno(self) -> int:
-        return self.fd
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Has the pipe read as it fills, until its end: registered with the function to call."""
+
+        def read() -> None:
+            if not self.read() and not self.open:
+                forget(selector, self.fd)
+
+        selector.register(self.fd, selectors.EVENT_READ, read)
 
     def read(self) -> bool:
         """Hands over the lines that one read gives; returns False when there is nothing more to read now."""
@@ -39,11 +73,12 @@ class Lines:
             chunk = os.read(self.fd, CHUNK)
         except BlockingIOError:
             return False
+        self._before()
         *whole, self._rest = (self._rest + chunk).split(b"\n")
         for line in whole:
             self._give(line)
-        while len(self._rest) >= LONGEST_LINE:
-            piece, self._rest = self._rest[:LONGEST_LINE], self._rest[LONGEST_LINE:]
+        while len(self._rest) > LONGEST_LINE:
+            piece, self._rest = cut(self._rest)
             self._give(piece)
         self.open = bool(chunk)
         return self.open
@@ -57,13 +92,24 @@ class Lines:
             self._give(self._rest)
             self._rest = b""
 
-    def close(self) -> None:
+    def close(self, selector: selectors.BaseSelector) -> None:
+        """Closes the descriptor, and has it watched no more."""
+        forget(selector, self.fd)
         os.close(self.fd)
 
     def _give(self, line: bytes) -> None:
-        for start in range(0, len(line) or 1, LONGEST_LINE):
-            piece = line[start : start + LONGEST_LINE]
+        rest: bytes | None = line
+        while rest is not None:
+            piece, rest = cut(rest) if len(rest) > LONGEST_LINE else (rest, None)
             self._sink(piece.rstrip(b"\r").decode("utf-8", "backslashreplace"))
+
+
+def cut(line: bytes) -> tuple[bytes, bytes]:
+    """Cuts a line that is too long in two, before the UTF-8 character that stands across the border."""
+    for at in range(LONGEST_LINE, LONGEST_LINE - 4, -1):
+        if line[at] & 0xC0 != 0x80:  # no character goes on here
+            return line[:at], line[at:]
+    return line[:LONGEST_LINE], line[LONGEST_LINE:]
 
 
 class Tail:
@@ -79,9 +125,44 @@ class Tail:
         self._characters = characters
 
     def add(self, line: str) -> None:
+        """Takes a line; empty ones do not count."""
         if line.strip():
             self._lines.append(line[-self._characters :])
 
     def text(self) -> str:
         """Returns the lines, joined by newlines; '' when there were none."""
         return "\n".join(self._lines)[-self._characters :]
+
+
+def forget(selector: selectors.BaseSelector, fd: int) -> None:
+    """Has a descriptor watched no more; it may have been forgotten before, at its end of file."""
+    if fd in selector.get_map():
+        selector.unregister(fd)
+
+
+def exit_words(code: int) -> str:
+    """Returns how a process ended, in words. Arguments: its exit status, or minus the signal's number."""
+    if code >= 0:
+        return f"exited with status {code} in the middle of the job"
+    return f"was {signal_words(-code)}"
+
+
+def signal_words(number: int) -> str:
+    """Returns a signal that ended a process, in words."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        name = "a real-time signal"
+    guess = ", perhaps out of memory" if number == signal.SIGKILL else ""
+    return f"killed by signal {number} ({name}{guess})"
+
+
+def command_words(code: int) -> str:
+    """Returns the end of a shell command in words; see sh(1), "EXIT STATUS"."""
+    if code < 0:
+        return signal_words(-code)
+    if code in SHELL_WORDS:
+        return f"exit status {code} ({SHELL_WORDS[code]})"
+    if code > 128 and code - 128 < signal.NSIG:
+        return f"exit status {code} ({signal_words(code - 128)})"
+    return f"exit status {code}"

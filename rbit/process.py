@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pickle
 import selectors
-import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rbit.errors import CommandRefused, WorkerError
+from rbit import start
+from rbit.errors import WorkerError
 from rbit.message import BLOCKED, DONE, FAILED, FINAL, Message
-from rbit.output import Lines, Tail
+from rbit.output import Lines, Tail, command_words, exit_words, forget, pipe
 from rbit.runners import Call, Command
 from rbit.tree import Tree
 
 PACKET = 1 << 18  # bytes; no answer of a worker is longer
 INLINE = 1 << 16  # bytes; a larger body travels as a file in memory
 TEMPORARY_FAILURE = 75  # sysexits(3): the job cannot be done now
-SHELL_WORDS = {126: "not executable", 127: "command not found"}
+AT_ONCE = 64  # packets of a worker that are read in one go: its statuses must not hold up its timeout
+LAST_READS = 64  # times as many at its job's end; more than its socket can hold
 
 SetStatus = Callable[[str, str], None]
 Sink = Callable[[str], None]
@@ -42,12 +43,14 @@ class Outcome:
         why: in words; may be ''.
         traceback: of a Python job that raised; else ''.
         pause: whether its queue is to be left alone until the next poll.
+        exit_status: of a command; negative for a signal; None when there is none.
     """
 
     status: str
     why: str = ""
     traceback: str = field(default="", repr=False)
     pause: bool = False
+    exit_status: int | None = None
 
 
 def in_memory(body: bytes, before: bytes = b"") -> int:
@@ -66,7 +69,13 @@ def in_memory(body: bytes, before: bytes = b"") -> int:
 
 
 class CommandProcess:
-    """A command that runs one job. It is started on construction. Errors: WorkerError."""
+    """A command that runs one job. It is started on construction.
+
+    Errors:
+        StartUnknown: it may run, or have run.
+        WorkerError, OSError: it was not started, and this is no fault of the job.
+        CommandRefused: it was not started, and never can be.
+    """
 
     def __init__(
         self, tree: Tree, command: Command, message: Message, set_status: SetStatus, sink: Sink
@@ -76,25 +85,19 @@ class CommandProcess:
         self._sink = sink
         self._status: int | None = None
         self._final: tuple[str, str] | None = None
-        pipes = [os.pipe() for _ in range(3)]
-        try:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            pipes = [pipe(ours, theirs) for _ in range(3)]
             body = in_memory(message.body)
-            try:
-                ends = [body, *(write for _, write in pipes)]
-                self.pid = tree.spawn(command.arguments, command.environment, ends)
-            finally:
-                os.close(body)
-        except (OSError, WorkerError, CommandRefused) as error:
-            for read, _ in pipes:
-                os.close(read)
-            if isinstance(error, CommandRefused):
-                raise
-            raise WorkerError(f"the command cannot be started: {error}") from error
-        finally:
-            for _, write in pipes:
-                os.close(write)
+            theirs.callback(os.close, body)
+            ends = [body, *(write for _, write in pipes)]
+            self.pid = tree.spawn(command.arguments, command.environment, ends)
+            ours.pop_all()
         sinks = (sink, self._on_error_line, self._on_status_line)
-        self._lines = [Lines(read, into) for (read, _), into in zip(pipes, sinks, strict=True)]
+        # What was printed before a status comes before it in the log.
+        befores = (lambda: None, lambda: None, self._read_output)
+        self._lines = [
+            Lines(read, into, before) for (read, _), into, before in zip(pipes, sinks, befores, strict=True)
+        ]
 
     started = True  # from its construction on
     reusable = False
@@ -107,13 +110,14 @@ class CommandProcess:
     def register(self, selector: selectors.BaseSelector) -> None:
         """Has its descriptors watched; each is registered with the function to call."""
         for lines in self._lines:
-            register_lines(selector, lines)
+            lines.register(selector)
 
     def exited(self, status: int) -> None:
         """Notes the wait status of the process."""
         self._status = status
 
     def has_children(self) -> bool:
+        """Whether the process has children that are not the keeper's."""
         return False  # a process that has ended has none: they are the keeper's
 
     def finish(self, selector: selectors.BaseSelector) -> Outcome:
@@ -121,25 +125,26 @@ class CommandProcess:
         for lines in self._lines:
             lines.drain()
         for lines in self._lines:
-            forget(selector, lines.fd)
-            lines.close()
+            lines.close(selector)
         code = os.waitstatus_to_exitcode(self._status or 0)
         if code == 0:
             return Outcome(*(self._final or (DONE, "")))
         words = command_words(code)
         tail = self._tail.text()
         status = BLOCKED if code == TEMPORARY_FAILURE else FAILED
-        return Outcome(status, f"{words}: {tail}" if tail else words)
+        return Outcome(status, f"{words}: {tail}" if tail else words, exit_status=code)
 
     def _on_error_line(self, line: str) -> None:
         self._tail.add(line)
         self._sink(line)
 
+    def _read_output(self) -> None:
+        for lines in self._lines[:2]:
+            lines.read()
+
     def _on_status_line(self, line: str) -> None:
         status, _, text = line.strip().partition(" ")
         if status:
-            for lines in self._lines[:2]:  # what was printed before it comes before it in the log
-                lines.read()
             if status in FINAL:
                 self._final = status, text
             self._set_status(status, text)
@@ -148,26 +153,28 @@ class CommandProcess:
 class WorkerProcess:
     """The Python worker of a slot; it runs jobs one after the other. Started on construction.
 
+    Arguments:
+        tree: where.
+        jobs: how many it may run; 0: any number.
+
     Errors: WorkerError.
     """
 
-    def __init__(self, tree: Tree) -> None:
-        self.socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        outputs = [os.pipe() for _ in range(2)]
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        try:
-            ends = [nothing, outputs[0][1], outputs[1][1], far.fileno()]
-            self.pid = tree.spawn([sys.executable, "-m", "rbit.worker"], {}, ends)
-        except WorkerError as error:
-            self.socket.close()
-            for read, _ in outputs:
-                os.close(read)
-            raise WorkerError(f"no worker can be started: {error}") from error
-        finally:
-            far.close()
-            os.close(nothing)
-            for _, write in outputs:
-                os.close(write)
+    def __init__(self, tree: Tree, jobs: int = 0) -> None:
+        self._left = jobs or math.inf
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            try:
+                self.socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ours.callback(self.socket.close)
+                theirs.callback(far.close)
+                outputs = [pipe(ours, theirs) for _ in range(2)]
+                nothing = os.open(os.devnull, os.O_RDONLY)
+                theirs.callback(os.close, nothing)
+                ends = [nothing, *(write for _, write in outputs), far.fileno()]
+                self.pid = tree.spawn(start.worker(), {}, ends)
+            except (OSError, WorkerError) as error:
+                raise WorkerError(f"no worker can be started: {error}") from error
+            ours.pop_all()
         self._tail = Tail()
         self._lines = [Lines(outputs[0][0], self._on_line), Lines(outputs[1][0], self._on_error_line)]
         self._sink: Sink = lambda line: None
@@ -194,6 +201,7 @@ class WorkerProcess:
         self._end = None
         self.started = False
         self._tail = Tail()
+        self._left -= 1
         large = len(message.body) > INLINE
         job = {
             "target": call.target,
@@ -201,6 +209,7 @@ class WorkerProcess:
             "queue": message.queue,
             "properties": message.properties,
             "redelivered": message.redelivered,
+            "last": self._left == 0,
             "body": b"" if large else message.body,
         }
         packet = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
@@ -220,7 +229,7 @@ class WorkerProcess:
         """Has its descriptors watched; each is registered with the function to call."""
         selector.register(self.socket, selectors.EVENT_READ, lambda: self._receive(selector))
         for lines in self._lines:
-            register_lines(selector, lines)
+            lines.register(selector)
 
     def exited(self, status: int) -> None:
         """Notes the wait status of the worker."""
@@ -232,7 +241,9 @@ class WorkerProcess:
 
     def finish(self, selector: selectors.BaseSelector) -> Outcome:
         """Reads what is left of the job's output; returns the outcome."""
-        self._receive(selector)
+        for _ in range(LAST_READS):
+            if not self._receive(selector):
+                break
         for lines in self._lines:
             lines.drain()
         if self._end is not None:
@@ -246,23 +257,29 @@ class WorkerProcess:
         forget(selector, self.socket.fileno())
         self.socket.close()
         for lines in self._lines:
-            forget(selector, lines.fd)
-            lines.close()
+            lines.close(selector)
 
-    def _receive(self, selector: selectors.BaseSelector) -> None:
+    def _receive(self, selector: selectors.BaseSelector) -> bool:
+        """Reads what the worker says, up to a limit; returns whether there may be more."""
+        packets: list[bytes] = []
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            while packet := self.socket.recv(PACKET, socket.MSG_DONTWAIT):
-                answer = json.loads(packet)
-                if "status" in answer:
-                    for lines in self._lines:  # what was printed before it comes before it in the log
-                        lines.read()
-                    self._set_status(answer["status"], answer["message"])
-                elif "ended" in answer:
-                    self._end = answer
-                else:
-                    self.started = True
-            # The worker closed its end; the keeper says how it ended. A child of it may still hold a copy.
-            forget(selector, self.socket.fileno())
+            while len(packets) < AT_ONCE and (not packets or packets[-1]):
+                packets.append(self.socket.recv(PACKET, socket.MSG_DONTWAIT))
+        for lines in self._lines if packets else ():  # what was printed before comes before it in the log
+            lines.read()
+        for packet in packets:
+            if not packet:
+                # The worker closed its end; the keeper says how it ended. A child may still hold a copy.
+                forget(selector, self.socket.fileno())
+                return False
+            answer = json.loads(packet)
+            if "status" in answer:
+                self._set_status(answer["status"], answer["message"])
+            elif "ended" in answer:
+                self._end = answer
+            else:
+                self.started = True
+        return len(packets) == AT_ONCE
 
     def _on_line(self, line: str) -> None:
         self._sink(line)
@@ -270,46 +287,3 @@ class WorkerProcess:
     def _on_error_line(self, line: str) -> None:
         self._tail.add(line)
         self._sink(line)
-
-
-def register_lines(selector: selectors.BaseSelector, lines: Lines) -> None:
-    """Has a pipe read as it fills, until its end."""
-
-    def read() -> None:
-        if not lines.read() and not lines.open:
-            forget(selector, lines.fd)
-
-    selector.register(lines.fd, selectors.EVENT_READ, read)
-
-
-def forget(selector: selectors.BaseSelector, fd: int) -> None:
-    """Has a descriptor watched no more; it may have been forgotten before, at its end of file."""
-    if fd in selector.get_map():
-        selector.unregister(fd)
-
-
-def exit_words(code: int) -> str:
-    """Returns how a process ended, in words. Arguments: its exit status, or minus the signal's number."""
-    if code >= 0:
-        return f"exited with status {code} in the middle of the job"
-    return f"was {signal_words(-code)}"
-
-
-def signal_words(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        name = "a real-time signal"
-    guess = ", perhaps out of memory" if number == signal.SIGKILL else ""
-    return f"killed by signal {number} ({name}{guess})"
-
-
-def command_words(code: int) -> str:
-    """Returns the end of a shell command in words; see sh(1), "EXIT STATUS"."""
-    if code < 0:
-        return signal_words(-code)
-    if code in SHELL_WORDS:
-        return f"exit status {code} ({SHELL_WORDS[code]})"
-    if code > 128 and code - 128 < signal.NSIG:
-        return f"exit status {code} ({signal_words(code - 128)})"
-    return f"exit status {code}"

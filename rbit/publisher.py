@@ -1,91 +1,194 @@
-"""Publishes copies of messages, in a thread and on a connection of its own.
+"""Copies of messages are published here, in a thread with a connection of its own.
 
-Under a broker alarm a publish hangs inside pika, and nothing else may hang with it: heartbeats, acks and
+Under a broker's alarm a publish hangs inside pika, and nothing else may hang with it: heartbeats, acks and
 a stop go on. Knows nothing of jobs: whoever hands over a copy says what to do when it is confirmed.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from rbit.broker import Outlet
-from rbit.config import AmqpSettings
-from rbit.errors import BrokerError, PublishFailed
+from rbit import envelope, steps
+from rbit.broker import Form, Outlet
+from rbit.errors import BrokerError, ConnectionLost, PublishFailed
 from rbit.message import Properties
+from rbit.output import visible
+from rbit.repeats import wait_after, worth_saying
+from rbit.settings import AmqpSettings
+
+log = logging.getLogger("rbit.client")
 
 SERVE_EVERY = 1.0  # seconds between two looks at the heartbeats while nothing is published
+PATIENCE = 10.0  # seconds that a publish may hang before that is said
+BLOCKED = 600.0  # seconds that a publish may hang under an alarm before it is tried on a new connection
 
-# Headers that would route a copy to further queues.
-ROUTING_HEADERS = frozenset({"CC", "BCC"})
 
-
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Copy:
     """A message to be published to a queue.
 
     Attributes:
-        queue, body, properties: what and where to.
-        done: called in the publisher's thread, with None once the broker has confirmed the copy, else
-            with the error; after an error the broker may or may not hold a copy.
+        queue: where to.
+        body, properties: what.
+        done: called once, in the publisher's thread: with True when the broker has confirmed the copy,
+            with False when it was given up. Not called after a ``cancel`` that returned True.
+        form: of the queue, if it is one of rbit's own, to be made when it is missing.
+        whole: whether it is given up if its headers do not fit a frame; else it goes without the largest.
+        too_large: whether it was given up for that.
     """
 
     queue: str
     body: bytes = field(repr=False)
     properties: Properties = field(repr=False)
-    done: Callable[[BrokerError | None], None] = field(repr=False)
+    done: Callable[[bool], None] = field(repr=False)
+    form: Form | None = None
+    whole: bool = False
+    too_large: bool = False
+    failures: int = 0  # in a row
+    due: float = 0.0  # time.monotonic() of the next try
+    sent: bool = False  # the broker may have it
+    cancelled: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def cancel(self) -> bool:
+        """Gives it up; returns whether it is sure that the broker never has it. Any thread may call it."""
+        with self._lock:
+            self.cancelled = True
+            return not self.sent
+
+    def send(self) -> bool:
+        """Notes that it is about to be sent; returns False when it was given up before."""
+        with self._lock:
+            self.sent = self.sent or not self.cancelled
+            return not self.cancelled
 
 
 class Publisher(threading.Thread):
-    """The thread. Arguments: where to publish, and the name to be shown in RabbitMQ's list."""
+    """The thread. It tries each copy until the broker has it.
 
-    def __init__(self, amqp: AmqpSettings, name: str) -> None:
+    Arguments:
+        amqp: where to publish.
+        name: shown in RabbitMQ's list of connections.
+        blocked: seconds that a publish may hang under an alarm.
+        patience: seconds that it may hang before ``watch`` says so.
+    """
+
+    def __init__(
+        self, amqp: AmqpSettings, name: str, blocked: float = BLOCKED, patience: float = PATIENCE
+    ) -> None:
         super().__init__(name="publisher", daemon=True)
         self._amqp = amqp
         self._connection_name = name
-        self._copies: queue.SimpleQueue[Copy | None] = queue.SimpleQueue()
+        self._blocked = blocked
+        self._new: queue.SimpleQueue[Copy | None] = queue.SimpleQueue()
+        self._waiting: list[Copy] = []
         self._outlet: Outlet | None = None
+        self._patience = patience
+        self._asked_at: float | None = None  # time.monotonic(), while the broker is to take a copy
+        self._taken = 0  # copies and probes that the broker has taken
+        self._hung: int | None = None  # how many it had taken when it was said that it takes none
 
     def put(self, copy: Copy) -> None:
         """Takes a copy; returns at once."""
-        self._copies.put(copy)
+        self._new.put(copy)
+
+    def watch(self) -> None:
+        """Says in the log when the broker has taken no copy for long, and when that is over.
+
+        For the main thread: this one hangs then.
+        """
+        asked_at = self._asked_at
+        if self._hung is not None and self._taken > self._hung:
+            self._hung = None
+            log.info("RabbitMQ takes copies again")
+        elif self._hung is None and asked_at is not None and time.monotonic() - asked_at >= self._patience:
+            self._hung = self._taken
+            log.warning(
+                "RabbitMQ has taken no copy for %g s: an alarm (memory, disk)? Jobs go on, their messages stay",
+                self._patience,
+            )
 
     def close(self, timeout: float) -> None:
-        """Ends the thread after what it has; waits at most ``timeout`` seconds for it."""
-        self._copies.put(None)
+        """Gives up what is not published; waits at most ``timeout`` seconds for the end of the thread."""
+        self._new.put(None)
         self.join(timeout)
 
     def run(self) -> None:
-        while True:
-            try:
-                copy = self._copies.get(timeout=SERVE_EVERY if self._outlet else None)
-            except queue.Empty:
-                self._serve()
-                continue
-            if copy is None:
-                break
-            copy.done(self._publish(copy))
+        while self._take():
+            for copy in [copy for copy in self._waiting if copy.cancelled or copy.due <= time.monotonic()]:
+                confirmed = not copy.cancelled and self._publish(copy)
+                if confirmed or copy.cancelled or copy.too_large:
+                    self._waiting.remove(copy)
+                    self._finish(copy, confirmed)
+        for copy in self._waiting:
+            self._finish(copy, False)
         if self._outlet is not None:
             self._outlet.close()
 
-    def _publish(self, copy: Copy) -> BrokerError | None:
+    def _finish(self, copy: Copy, confirmed: bool) -> None:
+        if copy.sent or not copy.cancelled:  # else nobody waits for it any more
+            copy.done(confirmed)
+
+    def _take(self) -> bool:
+        """Waits until there is something to do; returns False when that is to end."""
+        wait = SERVE_EVERY if self._outlet or self._waiting else None
+        if self._waiting:
+            wait = min(SERVE_EVERY, max(0.0, min(copy.due for copy in self._waiting) - time.monotonic()))
+        try:
+            copy = self._new.get(timeout=wait)
+        except queue.Empty:
+            self._serve()
+            return True
+        if copy is not None:
+            self._waiting.append(copy)
+        return copy is not None
+
+    def _publish(self, copy: Copy) -> bool:
         self._serve()  # a connection that broke unnoticed shows here, before it takes a copy
         failure: BrokerError
         try:
-            self._outlet = self._outlet or Outlet(self._amqp, self._connection_name)
-            self._outlet.publish(copy.queue, copy.body, publishable(copy.properties))
+            self._outlet = self._outlet or Outlet(self._amqp, self._connection_name, self._blocked)
+            self._asked_at = time.monotonic()
+            if copy.form is not None:
+                self._outlet.ensure(copy.form)
+            self._outlet.probe()
+            self._taken += 1  # the probe counts: it may be all, if the copy was given up meanwhile
+            if not copy.send():
+                return False
+            properties, left_out = envelope.fitted(copy.properties, self._outlet.room)
+            copy.too_large = copy.whole and left_out != ""
+            if copy.too_large:
+                return False
+            steps.reached("copy about to be published")
+            self._outlet.publish(copy.queue, copy.body, properties)
+            steps.reached("copy confirmed")
         except BrokerError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - the thread must go on, whatever the properties hold
             failure = PublishFailed(f"{copy.queue}: {error!r}")
         else:
-            return None
+            if left_out:
+                log.warning(
+                    "a copy for the queue %s goes without headers that do not fit a frame: %s",
+                    copy.queue, visible(left_out),
+                )
+            return True
+        finally:
+            self._asked_at = None
         if self._outlet is not None:
             self._outlet.close()
         self._outlet = None
-        return failure
+        copy.failures += 1
+        copy.due = time.monotonic() + wait_after(copy.failures)
+        if worth_saying(copy.failures):
+            why = "the connection broke" if isinstance(failure, ConnectionLost) else "it failed"
+            log.warning("a copy for the queue %s is published later, %s: %s", copy.queue, why, failure)
+        return False
 
     def _serve(self) -> None:
         try:
@@ -94,14 +197,3 @@ class Publisher(threading.Thread):
         except BrokerError:
             self._outlet = None
 
-
-def publishable(properties: Properties) -> Properties:
-    """Returns the properties that a copy may have.
-
-    Another user's ``user_id`` makes RabbitMQ close the channel ("Validated User-ID"), and the headers CC
-    and BCC would send the copy to further queues once more ("Sender-selected Distribution").
-    """
-    headers = properties.headers
-    if headers is not None:
-        headers = {key: value for key, value in headers.items() if key not in ROUTING_HEADERS}
-    return replace(properties, user_id=None, headers=headers)

@@ -11,9 +11,14 @@ FIRST_WAIT = 1.0  # seconds before the second try; it doubles with each try
 LONGEST_WAIT = 30.0  # seconds
 
 
-def wait_after(failures: int) -> float:
-    """Returns the seconds to wait after so many failures in a row (1 or more), with jitter."""
-    return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 10)) * random.uniform(0.75, 1.0)
+def wait_after(failures: int, longest: float = LONGEST_WAIT) -> float:
+    """Returns the seconds to wait after so many failures in a row (from 1), ``longest`` at most; with jitter."""
+    return min(longest, doubled(FIRST_WAIT, failures)) * random.uniform(0.75, 1.0)
+
+
+def doubled(first: float, tries: int) -> float:
+    """Returns the seconds to wait after so many tries (1 or more): ``first``, doubled with each."""
+    return first * 2.0 ** min(tries - 1, 10)
 
 
 def worth_saying(failures: int) -> bool:

@@ -26,6 +26,18 @@ class Rota:
         self._held: set[str] = set()  # not to be asked before the next poll, whatever ends
         self._poll_at: float | None = None  # time.monotonic(); None while no queue waits for a poll
 
+    def add(self, name: str) -> None:
+        """Has one more queue asked, the next time first; one that is there already stays."""
+        if name not in self._turns:
+            self._turns.appendleft(name)
+
+    def remove(self, name: str) -> None:
+        """Has a queue not asked any more."""
+        if name in self._turns:
+            self._turns.remove(name)
+        self._empty.discard(name)
+        self._held.discard(name)
+
     def next(self, full: Callable[[str], bool]) -> str | None:
         """Returns the queue to be asked now, and makes it the last in turn; None when none can be asked.
 

@@ -1,7 +1,7 @@
-"""Statuses of jobs: into the log, and to PyBit's web front-end over HTTP.
+"""Statuses of jobs: into the log, and to PyBit's web front-end.
 
-The only importer of requests. Knows nothing of queues or slots. ``Updates`` is used by a slot's thread
-and then by the main thread; ``Reporter`` is a thread of its own.
+Knows nothing of queues, slots or HTTP. ``Updates`` is used by a slot's thread and then by the main thread;
+``Reporter`` is a thread of its own.
 """
 
 from __future__ import annotations
@@ -9,37 +9,46 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
-import requests
-from requests.auth import HTTPBasicAuth
-
-from rbit import __version__
 from rbit.config import PybitSettings
 from rbit.message import FAILED, STATUSES
 from rbit.repeats import wait_after, worth_saying
+from rbit.web import Answer, Web
 
 log = logging.getLogger("rbit.status")
 
 TRIES = 5  # of an update that PyBit answers with 500
 OUTAGES = frozenset({502, 503, 504})
-MEANINGS = {
-    400: "PyBit finds the update malformed",
-    401: "the user or password in [pybit] is wrong",
-    403: "the user in [pybit] may not do this",
-    404: "there is no such address: is the url in [pybit] right?",
-    405: "there is no such address: is the url in [pybit] right?",
-}
+LONGEST_LANE = 100  # updates of one job that wait; of more, the oldest are passed over
+CLOSING_WAIT = 1.0  # seconds between two tries at most, during the stop
+
+
+@dataclass
+class Update:
+    """A status, how the log calls its job, and how often PyBit has failed at it."""
+
+    status: str
+    label: str
+    tries: int = 0
+
+    def __str__(self) -> str:
+        return _indented(f"the status {self.status}")
 
 
 @dataclass
 class Lane:
-    """The updates of one job that PyBit has not taken yet, oldest first."""
+    """The updates of one job that PyBit has not got yet, oldest first, without the one that is just being sent."""
 
-    updates: deque[tuple[str, str]] = field(default_factory=deque)  # status and label
-    due: float = 0.0  # time.monotonic() before which it is not tried
-    tries: int = 0
+    updates: deque[Update] = field(default_factory=deque)
+    passed_over: int = 0  # not sent, as newer ones came; not yet said in the log
+
+    def trim(self, length: int) -> None:
+        """Passes over the oldest updates until no more than ``length`` are left."""
+        while len(self.updates) > length:
+            self.updates.popleft()
+            self.passed_over += 1
 
 
 class Reporter(threading.Thread):
@@ -47,23 +56,26 @@ class Reporter(threading.Thread):
 
     Arguments:
         settings: where PyBit is.
-        client: the client's name, sent as the form field ``client``.
+        client: the client's name, as PyBit is to show it.
     """
 
     def __init__(self, settings: PybitSettings, client: str) -> None:
         super().__init__(name="reporter", daemon=True)
-        self._settings = settings
-        self._client = client
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = f"rbit/{__version__}"
-        if settings.user:
-            # As bytes: requests would encode text as Latin-1.
-            self._session.auth = HTTPBasicAuth(settings.user.encode(), settings.password.encode())
-        self._lanes: OrderedDict[int, Lane] = OrderedDict()
-        self._changed = threading.Condition()
-        self._closing = False
-        self._outages = 0  # failures in a row that say that PyBit cannot be reached
+        self._web = Web(settings, client)
+        self._changed = threading.Condition()  # guards what follows, to the empty line
+        # A job that has a lane is in one of: _ready, _later, _sending.
+        self._lanes: dict[int, Lane] = {}
+        self._ready: deque[int] = deque()
+        self._later: dict[int, float] = {}  # after a 500: time.monotonic() before which it is not tried again
+        self._sending: tuple[int, Update] | None = None
         self._resume = 0.0  # time.monotonic() before which nothing is tried, after an outage
+        self._longest = LONGEST_LANE
+        self._closing = False
+        self._closed = False
+
+        # Of the reporter's thread alone:
+        self._outages = 0  # failures in a row that say that PyBit cannot be reached
+        self._refusals: Counter[int] = Counter()  # by HTTP status code, since the last success
 
     def put(self, job: int, status: str, label: str) -> None:
         """Takes an update; returns at once.
@@ -73,112 +85,176 @@ class Reporter(threading.Thread):
             status: the name of the status.
             label: how the log calls the job.
         """
+        update = Update(status, label)
         with self._changed:
-            self._lanes.setdefault(job, Lane()).updates.append((status, label))
-            self._changed.notify_all()
+            if self._closed:
+                log.error("%s: PyBit was not told of %s before the stop", label, update)
+                return
+            if job not in self._lanes:
+                self._lanes[job] = Lane()
+                self._ready.append(job)
+                self._changed.notify_all()
+            lane = self._lanes[job]
+            lane.updates.append(update)
+            lane.trim(self._longest)
+            if self._later.pop(job, None) is not None:
+                lane.trim(1)  # PyBit does not take the one before: it must not hold this one up
+                self._ready.append(job)
+                self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
-        """Waits up to ``timeout`` seconds until PyBit has everything; logs what it has not, and ends."""
+        """Waits up to ``timeout`` seconds until PyBit has everything; logs what it has not, and ends.
+
+        In the second half of the time only the last update of each job is tried.
+        """
         until = time.monotonic() + timeout
         with self._changed:
             self._closing = True
+            self._resume = 0.0
+            self._ready.extend(self._later)
+            self._later.clear()
             self._changed.notify_all()
-            while self._lanes and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+            self._changed.wait_for(lambda: not self._lanes, timeout / 2)
+            self._longest = 1
             for lane in self._lanes.values():
-                for status, label in lane.updates:
-                    log.error("%s: PyBit was not told of the status %s before the stop", label, status)
-            self._lanes.clear()
+                lane.trim(self._longest)
+            self._changed.wait_for(lambda: not self._lanes, until - time.monotonic())
+            self._closed = True
+            self._give_up()
+            self._changed.notify_all()
+        if self.is_alive():
+            self.join(max(0.0, until - time.monotonic()))
+
+    def _give_up(self) -> None:
+        for job, lane in self._lanes.items():
+            if self._sending and self._sending[0] == job:
+                lane.updates.appendleft(self._sending[1])
+            for update in lane.updates:
+                older = f", nor of {lane.passed_over} older ones" if lane.passed_over else ""
+                log.error("%s: PyBit was not told of %s%s before the stop", update.label, update, older)
+                lane.passed_over = 0
+        self._lanes.clear()
+        self._ready.clear()
+        self._later.clear()
 
     def run(self) -> None:
-        while True:
-            with self._changed:
-                job = self._next()
-                if job is None:
-                    return
-                status, label = self._lanes[job].updates[0]
-            wait = self._deliver(job, status, label)
-            with self._changed:
-                self._settle(job, wait)
-                self._changed.notify_all()
+        while (turn := self._next()) is not None:
+            job, update = turn
+            try:
+                answer = self._web.put(job, update.status)
+            except Exception:  # the reporter must go on, whatever a library raises
+                log.exception("%s: %s not sent to PyBit", update.label, update)
+                self._go_on(job)
+            else:
+                self._settle(job, update, answer)
 
-    def _next(self) -> int | None:
-        """Waits for a job whose oldest update is due; None when there is nothing left and no more comes."""
-        while True:
-            now = time.monotonic()
-            due = {job: max(lane.due, self._resume) for job, lane in self._lanes.items()}
-            ready = next((job for job, at in due.items() if at <= now), None)
-            if ready is not None:
-                self._lanes.move_to_end(ready)  # a job that fails again and again lets the others go first
-                return ready
-            if self._closing and not self._lanes:
-                return None
-            self._changed.wait(min(due.values()) - now if due else None)
+    def _next(self) -> tuple[int, Update] | None:
+        """Waits for an update that is due; None when there is nothing left and no more comes."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                for job in [job for job, due in self._later.items() if due <= now]:
+                    del self._later[job]
+                    self._ready.append(job)
+                if self._ready and self._resume <= now:
+                    break
+                if self._closing and not self._lanes:
+                    return None
+                due = self._resume if self._ready else min(self._later.values(), default=None)
+                self._changed.wait(None if due is None else due - now)
+            job = self._ready.popleft()
+            lane = self._lanes[job]
+            update = lane.updates.popleft()
+            passed_over, lane.passed_over = lane.passed_over, 0
+            self._sending = job, update
+        if passed_over:
+            log.debug("%s: PyBit is not told of %d older statuses: newer ones came", update.label, passed_over)
+        return job, update
 
-    def _settle(self, job: int, wait: float | None) -> None:
-        """Notes the end of a try: ``wait`` seconds until the next, or None when the update is done with."""
-        lane = self._lanes.get(job)
-        if lane is None:  # close() gave up on it meanwhile
+    def _settle(self, job: int, update: Update, answer: Answer) -> None:
+        """Sees to what follows from an answer."""
+        code = answer.code
+        if code is None or code in OUTAGES:
+            self._outage(job, update, answer.words if code is None else f"HTTP status {code}")
             return
-        if wait is not None:
-            lane.due = time.monotonic() + wait
-            return
-        lane.updates.popleft()
-        lane.tries = 0
-        if not lane.updates:
-            del self._lanes[job]
-
-    def _deliver(self, job: int, status: str, label: str) -> float | None:
-        """Sends one update; returns the seconds to wait before the next try, or None when it is done with."""
-        # Only the configured address is ever contacted: the web_host in a message comes from whoever
-        # can publish, and must not be sent the password. For the same reason redirects are not followed.
-        try:
-            answer = self._session.put(
-                f"{self._settings.url}/job/{job}",
-                data={"status": status, "client": self._client},
-                timeout=self._settings.timeout,
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            return self._outage(type(error).__name__)
-        except Exception:  # the reporter must go on, whatever a library raises
-            log.exception("%s: status %s not sent to PyBit", label, status)
-            return None
-        if answer.status_code in OUTAGES:
-            return self._outage(f"HTTP status {answer.status_code}")
-        self._reached()
-        if answer.status_code < 300:
-            log.debug("%s: PyBit took the status %s", label, status)
-            return None
-        return self._refused(job, status, label, answer.status_code)
-
-    def _refused(self, job: int, status: str, label: str, code: int) -> float | None:
-        lane = self._lanes.get(job)
-        if lane is not None and code >= 500:
-            lane.tries += 1
-            if lane.tries == 1:
-                log.warning("%s: PyBit answers the status %s with %d; trying again", label, status, code)
-            if lane.tries < TRIES:
-                return wait_after(lane.tries)
-            meaning = f"{TRIES} times; PyBit knows no job {job}, or no status of that name"
-        else:
-            meaning = MEANINGS.get(code, "is the url in [pybit] right?")
-        log.error("%s: PyBit refused the status %s with %d: %s", label, status, code, meaning)
-        return None
-
-    def _outage(self, reason: str) -> float:
-        self._outages += 1
-        if worth_saying(self._outages):
-            waiting = sum(len(lane.updates) for lane in list(self._lanes.values()))
-            log.warning("PyBit does not answer (%s); %d statuses wait for it", reason, waiting)
-        wait = wait_after(self._outages)
-        self._resume = time.monotonic() + wait
-        return wait
-
-    def _reached(self) -> None:
         if self._outages:
             log.info("PyBit answers again")
         self._outages = 0
+        if code >= 500:
+            self._failed(job, update, code)
+            return
+        self._go_on(job)
+        if code < 300:
+            self._refusals.clear()
+            log.debug("%s: PyBit took %s", update.label, update)
+            return
+        self._refused(update, code, answer.words)
+
+    def _refused(self, update: Update, code: int, meaning: str) -> None:
+        """Logs a refusal; ever more rarely while PyBit takes nothing."""
+        self._refusals[code] += 1
+        level = logging.ERROR if worth_saying(self._refusals[code]) else logging.DEBUG
+        log.log(level, "%s: PyBit refused %s with %d: %s", update.label, update, code, meaning)
+
+    def _outage(self, job: int, update: Update, reason: str) -> None:
+        """Has the update, and every other, wait until PyBit can be reached."""
+        self._outages += 1
+        with self._changed:
+            self._resume = time.monotonic() + self._wait_after(self._outages)
+            if job in self._lanes:
+                self._lanes[job].updates.appendleft(update)
+                self._lanes[job].trim(self._longest)
+            self._go_on(job)
+            waiting = sum(len(lane.updates) for lane in self._lanes.values())
+        if worth_saying(self._outages):
+            log.warning("PyBit does not answer (%s); %d statuses wait for it", reason, waiting)
+
+    def _failed(self, job: int, update: Update, code: int) -> None:
+        """Has the update tried again later, unless that is hopeless or would hold up a newer one of its job."""
+        update.tries += 1
+        with self._changed:
+            lane = self._lanes.get(job)
+            if lane is None:  # close() gave it up
+                return
+            newer = bool(lane.updates)
+            again = not newer and update.status in STATUSES and update.tries < TRIES
+            if again:
+                lane.updates.append(update)
+                self._later[job] = time.monotonic() + self._wait_after(update.tries)
+                self._sending = None
+            else:
+                self._go_on(job)
+        if newer:
+            self._refused(update, code, "not tried again, as a newer one waits")
+        elif not again:
+            meaning = f"{update.tries} times; PyBit knows no job {job}, or is broken"
+            if update.status not in STATUSES:
+                meaning = "PyBit has no status of that name"
+            log.error("%s: PyBit refused %s with %d: %s", update.label, update, code, meaning)
+        elif update.tries == 1:
+            log.warning("%s: PyBit answers %s with %d; trying again", update.label, update, code)
+
+    def _go_on(self, job: int) -> None:
+        """Ends the sending: the job's next update is due after those of all others that are ready."""
+        with self._changed:
+            self._sending = None
+            lane = self._lanes.get(job)
+            if lane is None:  # close() gave it up
+                return
+            if lane.updates:
+                self._ready.append(job)
+            else:
+                del self._lanes[job]
+                self._changed.notify_all()
+
+    def _wait_after(self, failures: int) -> float:
+        wait = wait_after(failures)
+        return min(wait, CLOSING_WAIT) if self._closing else wait
+
+
+def _indented(text: str) -> str:
+    """Has further lines indented, so that none can pass for an entry of the log."""
+    return text.replace("\n", "\n    ")
 
 
 class Updates:
@@ -202,8 +278,7 @@ class Updates:
         if status not in STATUSES:
             log.warning("%s: PyBit has no status %r; it is passed on as it is", self.label, status)
         level = logging.WARNING if status == FAILED else logging.INFO
-        # Further lines are indented, so that none can pass for an entry of the log.
-        log.log(level, "%s: %s%s", self.label, status, f": {message}".replace("\n", "\n    ") if message else "")
+        log.log(level, "%s: %s", self.label, _indented(f"{status}: {message}" if message else status))
         if status != self.last and self._reporter is not None and self._job is not None:
             self._reporter.put(self._job, status, self.label)
         self.last, self._last_message = status, message

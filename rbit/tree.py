@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -21,12 +22,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from rbit import keeper
-from rbit.errors import CommandRefused, WorkerError
+from rbit.errors import CommandRefused, StartUnknown, WorkerError
 
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+MARGIN = 5.0  # seconds more than a keeper has given itself, until it is held to be stuck
+STRAY_PATIENCE = 5.0  # seconds for the end of what was killed after its keeper; slots may wait for that
+AT_ONCE = 64  # messages of the keeper that are read in one go
 LONGEST_REQUEST = 200_000  # bytes; a packet must fit the socket's default send buffer (212,992)
 PREFIX = "RBIT_"  # variables that rbit sets for a job; a job must not inherit those of an outer one
 
@@ -41,6 +43,7 @@ class Tree:
     def __init__(self) -> None:
         self.socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.ending = False
+        self._answer_due = 0.0  # time.monotonic() at which ``ending`` has lasted too long
         self._events: deque[dict[str, Any]] = deque()
         environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
         try:
@@ -63,6 +66,11 @@ class Tree:
         """The keeper's process id."""
         return self._keeper.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the keeper runs."""
+        return self._keeper.poll() is None
+
     def fileno(self) -> int:
         """Returns the descriptor that is readable when ``events`` has something."""
         return self.socket.fileno()
@@ -78,7 +86,8 @@ class Tree:
             descriptors: become 0, 1, 2, ... of the program; the caller keeps and closes its own.
 
         Returns the process id. Errors: CommandRefused when arguments and environment are too long;
-        WorkerError when it cannot be started for another reason.
+        WorkerError when it cannot be started for another reason; StartUnknown when the keeper ended, or
+        was stopped, before it said whether it had started it.
         """
         request = {"spawn": list(arguments), "environment": dict(environment)}
         packet = json.dumps(request).encode()
@@ -87,13 +96,21 @@ class Tree:
                 f"the command, its values and settings have {len(packet)} bytes; at most {LONGEST_REQUEST} fit"
             )
         self._send(packet, descriptors)
-        while True:
-            event = self._receive()
+        until = time.monotonic() + keeper.PATIENCE
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        while poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            try:
+                event = self._receive()
+            except WorkerError as error:
+                raise StartUnknown(str(error)) from error
             if "spawned" in event:
                 return int(event["spawned"])
             if "failed" in event:
                 raise (CommandRefused if event["too long"] else WorkerError)(event["failed"])
             self._events.append(event)
+        self._keeper.kill()
+        raise StartUnknown("the keeper of the slot does not answer")
 
     def end(self, spare: int | None = None, grace: float = GRACE) -> None:
         """Asks for the end of every process below the keeper; ``ending`` is True until it has come.
@@ -103,17 +120,26 @@ class Tree:
             grace: seconds from SIGTERM to SIGKILL.
         """
         self._send(json.dumps({"end": grace, "spare": spare}).encode(), ())
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._keeper.pid, signal.SIGCONT)  # a job may have stopped it
+        self._answer_due = time.monotonic() + grace + keeper.PATIENCE + MARGIN
         self.ending = True
 
+    def check(self) -> float:
+        """Returns time.monotonic() until which ``ending`` may last.
+
+        Errors: WorkerError when it is past; the keeper has been killed then.
+        """
+        if time.monotonic() >= self._answer_due:
+            self._keeper.kill()
+            raise WorkerError("the keeper of the slot does not answer")
+        return self._answer_due
+
     def events(self) -> list[dict[str, Any]]:
-        """Returns the keeper's messages that have come, without waiting; see ``rbit.keeper``.
+        """Returns messages of the keeper that have come, without waiting; see ``rbit.keeper``.
 
         Errors: WorkerError when the keeper is gone.
         """
         with contextlib.suppress(BlockingIOError):
-            while True:
+            for _ in range(AT_ONCE):
                 self._events.append(self._receive(socket.MSG_DONTWAIT))
         events = list(self._events)
         self._events.clear()
@@ -122,28 +148,32 @@ class Tree:
         return events
 
     def only(self, pid: int | None) -> bool:
-        """Whether nothing runs directly below the keeper but ``pid``; False also when it cannot be told."""
-        try:
-            path = f"/proc/{self._keeper.pid}/task/{self._keeper.pid}/children"
-            with open(path, encoding="ascii") as file:
-                return file.read().split() == ([] if pid is None else [str(pid)])
-        except OSError:  # a kernel without CONFIG_PROC_CHILDREN
-            return False
+        """Whether the keeper has no children but ``pid``."""
+        return self.alive and keeper.children(self._keeper.pid) == ({pid} - {None})
 
-    def close(self) -> None:
-        """Ends everything at once (SIGKILL), the keeper included, and waits for that."""
+    def close(self) -> bool:
+        """Ends everything at once (SIGKILL), the keeper included, and waits for that.
+
+        Returns whether nothing is left; False also when the keeper was killed before.
+        """
         self.socket.close()
+        self._wake()
         try:
-            self._keeper.wait(timeout=keeper.PATIENCE + GRACE)
+            return self._keeper.wait(timeout=keeper.PATIENCE + MARGIN) == 0
         except subprocess.TimeoutExpired:
             self._keeper.kill()
             self._keeper.wait()
+            return False
+
+    def _wake(self) -> None:
+        self._keeper.send_signal(signal.SIGCONT)  # a job may have stopped it
 
     def _send(self, packet: bytes, descriptors: Sequence[int]) -> None:
         try:
             socket.send_fds(self.socket, [packet], list(descriptors))
         except OSError as error:
             raise WorkerError(f"the keeper of the slot is gone: {error}") from error
+        self._wake()
 
     def _receive(self, flags: int = 0) -> dict[str, Any]:
         try:
@@ -164,35 +194,44 @@ class Forest:
         libc.prctl(keeper.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._lock = threading.Lock()  # no keeper may start while strays are told from keepers
         self._trees: list[Tree] = []
+        self._others: set[int] = set()
+        self._note_others()
 
     def plant(self) -> Tree:
         """Starts a tree. Errors: WorkerError."""
         with self._lock:
+            self._note_others()
             tree = Tree()
             self._trees.append(tree)
             return tree
 
     def fell(self, tree: Tree) -> list[str]:
         """Ends a tree at once and returns the names of strays: what outlived its keeper, killed too."""
+        ended = tree.close()
         with self._lock:
-            tree.close()
             self._trees.remove(tree)
-            return self._end_strays({tree.pid for tree in self._trees})
+            return [] if ended else self._end_strays()
 
-    def _end_strays(self, keepers: set[int]) -> list[str]:
-        ended: dict[int, str] = {}
-        until = time.monotonic() + keeper.PATIENCE
-        while time.monotonic() < until:
-            strays = [child for child in psutil.Process().children() if child.pid not in keepers]
-            for child in list(strays):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    strays += child.children(recursive=True)
-            if not strays:
-                break
-            for process in strays:
-                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        ended[process.pid] = keeper.shown((process.pid, process.name()))
-                    process.kill()
-            psutil.wait_procs(strays, timeout=1.0)
-        return list(ended.values())
+    def _note_others(self) -> None:
+        """Notes children that are none of rbit's: of a program that became rbit by exec, orphans given to init.
+
+        Nobody but this process collects them, so their ids do not come again while it runs.
+        """
+        found = keeper.children(os.getpid())
+        # Asked after the look: while all keepers live, none of these is a stray.
+        if all(tree.alive for tree in self._trees):
+            self._others = found - {tree.pid for tree in self._trees}
+
+    def _end_strays(self) -> list[str]:
+        names: dict[int, str] = {}
+        until = time.monotonic() + STRAY_PATIENCE
+        without = self._others | {tree.pid for tree in self._trees}
+        while (strays := keeper.descendants(os.getpid(), without)) and time.monotonic() < until:
+            for pid, process in strays.items():
+                if not process.dead:
+                    names.setdefault(pid, keeper.shown(pid, process))
+                keeper.kill(pid, process, {os.getpgrp()})
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            time.sleep(keeper.HASTE)
+        return keeper.some(list(names.values()))

@@ -1,12 +1,12 @@
 """Runs ``python!`` jobs, one after the other: the program of a worker process.
 
-Started by exec (``python -m rbit.worker``) below the keeper of its slot, never forked from the client.
+Started by exec (see ``rbit.start``) below the keeper of its slot, never forked from the client.
 It imports job code and knows nothing of the broker. It talks over the seqpacket socket on descriptor 3:
 the client sends a job (a pickle; a large one as a file in memory), the worker answers with
 JSON objects: ``{"started": true}``, ``{"status": ..., "message": ...}`` any number of times, and
 ``{"ended": STATUS, "message": ..., "traceback": ..., "children": BOOL}``.
 
-``python -m rbit.worker --check TARGET`` imports a job's callable and says on standard error, in one
+With the arguments ``--check TARGET`` it imports a job's callable and says on standard error, in one
 line, why it cannot be used.
 """
 
@@ -27,6 +27,7 @@ from typing import Any
 from rbit import models
 from rbit.errors import JobEnded, RbitError
 from rbit.message import DONE, FAILED, FINAL, Message
+from rbit.surroundings import Surroundings
 
 # Of code objects, see "inspect": CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR.
 LAZY = 0x20 | 0x80 | 0x200
@@ -49,9 +50,13 @@ def load(target: str) -> Callable[..., Any]:
         for part in name.split("."):
             found = getattr(found, part)
     except BaseException as error:  # the module is job code: it may raise or exit as it likes
-        raise TargetError(f"cannot import {target}: {last_line(error)}") from error
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
+        where = f" in {os.getcwd()} or among what is installed" if missing else ""
+        if isinstance(error, SyntaxError) and error.filename:
+            where = f" ({error.filename}, line {error.lineno})"
+        raise TargetError(f"cannot import {target}: {last_line(error)}{where}") from error
     if not callable(found):
-        raise TargetError(f"{target} is not callable, but a {type(found).__name__}")
+        raise TargetError(f"{target} is not callable, it is of type {type(found).__name__}")
     if getattr(getattr(found, "__code__", None), "co_flags", 0) & LAZY:
         raise TargetError(f"{target} is async or has a yield: its call would run nothing; name a plain function")
     return found  # type: ignore[no-any-return]
@@ -120,35 +125,34 @@ class Worker:
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
-        self.home = os.getcwd()
         self.pid = os.getpid()
-        self.streams = (sys.stdout, sys.stderr)
-        self.pipes = [os.fstat(fd).st_ino for fd in (1, 2)]
+        self.surroundings = Surroundings()
 
     def run(self) -> None:
-        """Runs jobs until the client closes the socket, or a job has spoilt this process for others."""
+        """Runs jobs until the client closes the socket; ends the process when a job has spoilt it for others."""
         while job := receive(self.channel):
-            while collect_child():
-                pass
             reports = Reports(self.channel)
             reports.send({"started": True})
             end = self.work(job, reports)
             if os.getpid() != self.pid:
                 os._exit(0)  # a fork of the job came back here; only the worker itself may go on
+            clean = self.tidy()
             reports.close()
-            if not self.tidy():
-                end["last"] = True
             end["children"] = has_children()
+            # Children will be ended, and what a module knows of them (a pool, a server) is no use any more.
+            if not clean or end["children"] or job["last"]:
+                end["last"] = True
             reports.send(end)
-            del job  # or its body, which may be large, would stay until the next job
             if "last" in end:
-                break
+                os._exit(0)  # threads that the job has left would hold up an orderly end
+            del job  # or its body, which may be large, would stay until the next job
 
     def work(self, job: dict[str, Any], reports: Reports) -> dict[str, Any]:
         """Calls the job's function; returns the answer for the client."""
         trace = ""
         try:
             call = load(job["target"])
+            self.surroundings = Surroundings()  # what a module sets on its import stays, like its globals
             call(job["message"], reports.set_status, job["settings"])
             status, why = reports.final or DONE, reports.final_message
         except JobEnded as end:
@@ -161,18 +165,15 @@ class Worker:
 
     @staticmethod
     def trace(error: BaseException) -> str:
+        """Returns the traceback of an exception; of a long one the end."""
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         return text.encode("utf-8", "backslashreplace")[-LONGEST_TRACEBACK:].decode("utf-8", "ignore")
 
     def tidy(self) -> bool:
         """Undoes what a job may leave behind in this process; returns False when that is not possible."""
-        sys.stdout, sys.stderr = self.streams
         try:
-            os.chdir(self.home)
-            for stream in self.streams:
-                stream.flush()
-            return [os.fstat(fd).st_ino for fd in (1, 2)] == self.pipes
-        except (OSError, ValueError):  # the job closed a stream, or the folder is gone
+            return self.surroundings.restore()
+        except BaseException:  # noqa: BLE001 - a signal handler of the job may still run here
             return False
 
 
@@ -209,18 +210,13 @@ def has_children() -> bool:
     return True
 
 
-def collect_child() -> bool:
-    """Collects one child that an earlier job left and the keeper ended; returns False when there is none."""
-    try:
-        return os.waitpid(-1, os.WNOHANG)[0] != 0
-    except ChildProcessError:
-        return False
-
-
 def main() -> int:
     """Runs the worker, or the check of one target."""
-    if os.getcwd() not in sys.path:  # with PYTHONSAFEPATH set, "-m" does not put it there
+    try:
         sys.path.insert(0, os.getcwd())
+    except OSError as error:
+        print(f"the folder in which rbit was started cannot be used: {error.strerror}", file=sys.stderr)
+        return 1
     models.provide_pybit_models()
     if sys.argv[1:2] == ["--check"]:
         try:

@@ -100,7 +100,55 @@ class BrokerFaultTest(BrokerCase):
         rbit.wait_for_line("Blocked: missing dependency")
         rbit.signal(signal.SIGTERM)
         self.assertEqual(rbit.wait(), 0, rbit.output)
-        self.assertEqual(self.bodies(queue), [b"blocked"])
+        self.assertEqual(self.bodies(f"{queue}.retry"), [b"blocked"])
+        self.assertEqual(self.depth(queue), 0)
+
+    def test_refused_queue_is_said_rarely_and_tried_again_while_others_are_worked_off(self) -> None:
+        locked, forbidden, queue = (self.queue_name(name) for name in ("locked", "forbidden", "open"))
+        self.declare(forbidden)
+        holder = self.node.connect()
+        holder.channel().queue_declare(locked, exclusive=True)
+        self.node.ctl("add_user", "other", "secret")
+        self.addCleanup(self.node.ctl, "delete_user", "other")
+        self.node.ctl("set_permissions", "other", ".*", ".*", f"^(?!{forbidden}$).*")
+        job = {"runner": "python!jobs:record"}
+        rbit = self.rbit(
+            self.ini({name: dict(job) for name in (locked, forbidden, queue)},
+                     amqp={"user": "other", "password": "secret"}, rbit={"polling_time": 0.1}),
+            files={"jobs.py": JOBS},
+        )
+        rbit.wait_for_line(f"ERROR the broker refuses the queue {locked}: .*; it is tried again at each poll")
+        rbit.wait_for_line(f"ERROR the broker refuses the queue {forbidden}: ")
+        for number in range(30):  # more than a refusal for each
+            self.publish(queue, str(number))
+            self.wait_until(lambda: len(ran(rbit)) == number + 1, what="the job")  # noqa: B023
+        refusals = [line for line in rbit.lines if f"refuses the queue {forbidden}" in line]
+        self.assertLess(len(refusals), 10, "ever more rarely")
+        self.publish(forbidden, "late")
+        holder.close()
+        self.node.ctl("set_permissions", "other", ".*", ".*", ".*")
+        rbit.wait_for_line(f"the queue {locked} can be read again")
+        rbit.wait_for_line(f"the queue {forbidden} can be read again")
+        self.wait_until(lambda: ran(rbit)[-1] == f"{forbidden} late", what="the job of the other queue")
+        self.assertEqual(rbit.stop(), 0)
+        self.assertNotIn("connection to RabbitMQ lost", rbit.output)
+
+    def test_job_goes_on_and_is_settled_where_its_client_may_not_make_a_lease(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        self.node.ctl("add_user", "other", "secret")
+        self.addCleanup(self.node.ctl, "delete_user", "other")
+        self.node.ctl("set_permissions", "other", f"^{queue}.*", ".*", ".*")
+        rbit = self.rbit(
+            self.ini({queue: {"runner": "python!jobs:gate"}}, amqp={"user": "other", "password": "secret"},
+                     rbit={"lease_after": 0.1}),
+            files={"jobs.py": JOBS},
+        )
+        rbit.wait_for_line(f"WARNING a copy for the queue rbit.lease.bob-villa.{queue} is published later")
+        (rbit.folder / "one").touch()
+        rbit.wait_for_line("message #1: Done")
+        self.wait_until(lambda: self.unacked(queue) == 0 and self.depth(queue) == 0, what="the ack")
+        self.assertEqual(rbit.stop(), 0)
 
     def test_stop_during_an_alarm_does_not_hang_and_loses_nothing(self) -> None:
         queue = self.queue_name()
@@ -114,9 +162,12 @@ class BrokerFaultTest(BrokerCase):
         finally:
             self.node.ctl("set_vm_memory_high_watermark", "0.4")
         self.assertRegex(rbit.output, "not acknowledged; its message will be delivered again")
-        # The alarm's end lets a copy through that had been on its way, so there may be two; never none.
-        self.wait_until(lambda: self.depth(queue) >= 1, what="the message")
-        self.assertIn(b"blocked", self.bodies(queue))
+        self.wait_until(lambda: self.depth(queue) == 1, what="the message")
+        self.assertEqual(self.bodies(queue), [b"blocked"])
+        # What was held up by the alarm has come through by now: the connection is gone.
+        self.wait_until(lambda: "(publisher)" not in self.node.ctl("list_connections", "client_properties"),
+                        what="the end of its connection")
+        self.assertLess(self.depth(f"{queue}.retry"), 1)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class CommandTest(BrokerCase):
     def test_check_counts_a_refused_user_as_a_mistake(self) -> None:
         rbit = self.run_rbit(self.ini({}, amqp={"password": "wrong-secret"}), "--check")
         self.assertEqual(self.status, 78)
-        self.assertRegex(rbit.stderr_lines[-1], r"rbit.ini: \[amqp\] .*refuses")
+        self.assertRegex(rbit.stderr_lines[-1], r"rbit.ini: \[amqp\]: .*refuses")
         self.assertNotIn("wrong-secret", rbit.output)
 
     def test_debug_logs_more_and_no_password(self) -> None:

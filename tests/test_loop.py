@@ -163,57 +163,6 @@ class LoopTest(BrokerCase):
         self.wait_until(lambda: ran(rbit) == [f"{queue} late"], what="the late message")
         self.assertEqual(rbit.stop(), 0)
 
-    def test_blocked_message_goes_behind_the_others_and_waits_for_the_next_poll(self) -> None:
-        queue = self.queue_name()
-        for name in ("a", "b"):
-            self.publish(queue, name, content_type="text/plain", headers={"x": 1})
-        rbit = self.run_jobs({queue: {"runner": "python!jobs:blocked_once"}}, "--once")
-        self.assertEqual(rbit.wait(), 1, rbit.output)
-        self.assertEqual(ran(rbit), ["run a"])
-        self.assertRegex(rbit.output, "Blocked: missing dependency")
-        self.assertEqual(self.channel.basic_get(queue)[2], b"b")
-        _, properties, body = self.channel.basic_get(queue, auto_ack=True)
-        self.assertEqual((body, properties.content_type, properties.headers, properties.delivery_mode),
-                         (b"a", "text/plain", {"x": 1}, 2))
-        self.assertIsNone(self.channel.basic_get(queue)[0])
-
-    def test_blocked_job_is_run_again_at_a_later_poll(self) -> None:
-        queue = self.queue_name()
-        self.publish(queue, "a")
-        rbit = self.run_jobs({queue: {"runner": "python!jobs:blocked_once"}}, rbit={"polling_time": 0.3})
-        self.wait_until(lambda: ran(rbit) == ["run a", "run a"], what="the second run")
-        rbit.wait_for_line("message #2: Done")
-        self.assertEqual(rbit.stop(), 0)
-        self.assertEqual(self.depth(queue), 0)
-
-    def test_blocked_queue_is_asked_again_although_others_are_busy(self) -> None:
-        queue, busy = self.queue_name(), self.queue_name("busy")
-        self.publish(queue, "a")
-        for number in range(400):
-            self.publish(busy, str(number))
-        rbit = self.run_jobs(
-            {queue: {"runner": "python!jobs:blocked_once"}, busy: {"runner": "python!jobs:slow", "seconds": 0.05}},
-            rbit={"polling_time": 0.5},
-        )
-        self.wait_until(lambda: ran(rbit).count("run a") == 2, what="the second run")
-        self.assertGreater(self.depth(busy), 0, "the busy queue must not have run dry before")
-        rbit.signal(15)
-        self.assertEqual(rbit.wait(), 0)
-
-    def test_blocked_message_of_another_user_and_with_cc_is_copied_once(self) -> None:
-        queue, other = self.declare(self.queue_name()), self.declare(self.queue_name("cc"))
-        self.publish(queue, "a", headers={"CC": [other], "keep": True}, user_id=self.node.user)
-        self.assertEqual(self.bodies(other), [b"a"])
-        self.node.ctl("add_user", "another", "secret")
-        self.addCleanup(self.node.ctl, "delete_user", "another")
-        self.node.ctl("set_permissions", "another", ".*", ".*", ".*")
-        rbit = self.run_jobs(
-            {queue: {"runner": "python!jobs:blocked_once"}}, "--once",
-            amqp={"user": "another", "password": "secret"},
-        )
-        self.assertEqual(rbit.wait(), 1, rbit.output)
-        self.assertEqual((self.depth(queue), self.depth(other)), (1, 0))
-
     def test_deleted_queue_is_reported_made_again_and_others_are_worked_on(self) -> None:
         queue, other = self.declare(self.queue_name()), self.declare(self.queue_name("other"))
         job = {"runner": "python!jobs:record"}
@@ -229,16 +178,17 @@ class LoopTest(BrokerCase):
         self.wait_until(lambda: len(ran(rbit)) == 3, what="messages on both queues")
         self.assertEqual(rbit.stop(), 0)
 
-    def test_heartbeats_go_on_during_a_job_of_three_times_their_interval(self) -> None:
+    def test_heartbeats_go_on_during_a_job_of_three_times_their_interval_and_it_is_acked_once(self) -> None:
         queue = self.queue_name()
         self.publish(queue, "long")
         rbit = self.run_jobs(
-            {queue: {"runner": "python!jobs:slow", "seconds": 6}}, "--once", amqp={"heartbeat": 2}
+            {queue: {"runner": "python!jobs:slow", "seconds": 6}}, "--once", "--debug", amqp={"heartbeat": 2}
         )
         self.assertEqual(rbit.wait(), 0, rbit.output)
         self.assertEqual(ran(rbit), ["start long", "end long"])
         self.assertNotIn("lost", rbit.output)
-        self.assertEqual(self.depth(queue), 0)
+        self.assertEqual(rbit.output.count("its message is acknowledged"), 1)
+        self.assertEqual((self.depth(queue), self.unacked(queue)), (0, 0))
 
     def test_client_is_idle_while_all_slots_are_busy_and_polls_are_due(self) -> None:
         queue = self.queue_name()

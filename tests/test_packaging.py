@@ -66,7 +66,7 @@ class PackagesTest(unittest.TestCase):
     def test_the_wheel_needs_exactly_four_packages(self) -> None:
         needed = [line for line in self.metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
         names = sorted(re.split(r"[^\w-]", line)[0] for line in needed)
-        self.assertEqual(names, ["jsonpickle", "pika", "psutil", "requests"])
+        self.assertEqual(names, ["jsonpickle", "pika", "requests"])
         self.assertEqual(self.metadata["Requires-Python"], ">=3.10")
 
     def test_no_extra_takes_the_package_pybit_of_the_index(self) -> None:

@@ -68,7 +68,7 @@ class HostilePropertiesTest(BrokerCase):
         for name, properties in HOSTILE.items():
             self.channel.basic_publish("", queue, name.encode(), properties)
         rbit = self.rbit(
-            self.ini({queue: {"runner": "python!jobs:blocked_once"}}, rbit={"polling_time": 0.1}),
+            self.ini({queue: {"runner": "python!jobs:blocked_once", "retry_delay": 1}}),
             files={"jobs.py": JOBS})
         self.wait_until(lambda: len(ran(rbit)) == 2 * len(HOSTILE), 60, "two runs of each")
         self.assertEqual(rbit.stop(), 0)
@@ -85,9 +85,10 @@ class HostilePropertiesTest(BrokerCase):
         rbit = self.rbit(
             self.ini({queue: {"runner": "python!jobs:blocked_once"}}), "--once", files={"jobs.py": JOBS})
         self.assertEqual(rbit.wait(), 1, rbit.output)
-        _, properties, _ = self.channel.basic_get(queue, auto_ack=True)
+        _, properties, _ = self.channel.basic_get(f"{queue}.retry", auto_ack=True)
         self.assertIsInstance(properties, ours.TolerantProperties)
-        self.assertEqual(properties.headers, headers)
+        self.assertEqual(len(properties.headers.pop("x-rbit-copy")), 16)
+        self.assertEqual(properties.headers, {**headers, "x-rbit-attempt": 2})
         self.assertEqual(
             (properties.message_id, properties.priority, properties.app_id, properties.correlation_id,
              properties.reply_to, properties.timestamp, properties.type, properties.content_encoding),

@@ -100,7 +100,7 @@ class JobsTest(ReadmeCase):
         full = re.sub(r"bytes_needed = \d+", f"bytes_needed = {10**24}", ini)
         output, _ = self.once(full, errors.EXIT_JOBS_FAILED, publishing__py=code)
         self.assertRegex(output, r"(?m)job 1: Blocked: the disk is full$")
-        self.assertEqual(self.depth(queue), 1)
+        self.assertEqual((self.depth(queue), self.depth(f"{queue}.retry")), (0, 1))
 
     @example("shell-job rbit.ini")
     def test_the_shell_jobs_pack_report_and_wait(self, ini: str) -> None:
@@ -108,10 +108,12 @@ class JobsTest(ReadmeCase):
         evil = "a b;'\"$(id)`id`*"
         self.publish(packing, request(package=evil, version="1.0"))
         self.publish(checking, request(version="-v"))
+        ini = ini.replace("\nrunner = ", "\nretry_delay = 1\nrunner = ")
         output, folder = self.once(ini, errors.EXIT_JOBS_FAILED, module__html="<p>hello</p>")
         self.assertTrue((folder / f"{evil}-1.0.zip").is_file(), output)
         self.assertIn("cnx_any_html_check job 1: Building: looking for col11406", output)
         self.assertRegex(output, r"(?m)cnx_any_html_check job 1: Blocked\b")
+        self.wait_until(lambda: self.depth(checking) == 1, what="the message to come back")
         output, _ = self.once(ini, released__txt="-v\n")
         self.assertRegex(output, r"job 1: col11406 -v is out, says Ada on \d{4}-\d\d-\d\d\n")
         self.assertRegex(output, r"(?m)cnx_any_html_check job 1: Done$")
@@ -126,6 +128,22 @@ class JobsTest(ReadmeCase):
         self.publish(self.queue("cnx_any_html_right"), request())
         output, _ = self.once(right)
         self.assertRegex(output, r"(?m)job 1: col11406$")
+
+    @example("fate rbit.ini")
+    def test_failed_job_is_tried_again_as_often_as_the_section_says_and_then_kept(self, ini: str) -> None:
+        code = "def main(message, set_status, settings): raise ValueError('no paper')\n"
+        queue = self.queue("reports")
+        self.publish(queue, "a")
+        ini = ini.replace("retry_delay = 600", "retry_delay = 1")
+        for attempt in (1, 2, 3):
+            self.wait_until(lambda: self.depth(queue) == 1, what="the message")
+            output, _ = self.once(ini, errors.EXIT_JOBS_FAILED, reports__py=code)
+            said = "Failed: in attempt 3"
+            if attempt < 3:
+                said = f"Waiting: attempt {attempt} failed, tried again in 1 s"
+            self.assertIn(f"message #1: {said}: ValueError: no paper", output)
+        _, properties, _ = self.channel.basic_get(f"{queue}.failed", auto_ack=True)
+        self.assertEqual(properties.headers["x-rbit-why"], "in attempt 3: ValueError: no paper")
 
     @example("unsafe rbit.ini")
     def test_classes_of_ones_own_pass_only_if_the_publishers_are_trusted(self, ini: str) -> None:
@@ -241,7 +259,7 @@ class TextTest(unittest.TestCase):
         if shutil.which("make") is None:
             self.skipTest("make is missing")
         # They are run by test_examples, and by whoever runs this; here it is enough that they lead there.
-        ends = {"make demo": "examples/demo.py", "make test": "-m unittest discover -v"}
+        ends = {"make demo": "examples/demo.py", "make test": "-m tests"}
         self.assertEqual(commands(lines), list(ends))
         # Nothing of a make that runs this test may reach the one in it.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}

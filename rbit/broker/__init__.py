@@ -5,7 +5,9 @@ nothing of jobs.
 """
 
 from rbit.broker.connection import Connection
-from rbit.broker.outlet import Outlet
+from rbit.broker.outlet import Form, Outlet, keeping, returning
 from rbit.broker.queue import Delivery, Queue, prepare_exchange
 
-__all__ = ["Connection", "Delivery", "Outlet", "Queue", "prepare_exchange"]
+__all__ = [
+    "Connection", "Delivery", "Form", "Outlet", "Queue", "keeping", "prepare_exchange", "returning",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 
 import pika
@@ -13,61 +14,87 @@ from pika.exceptions import (
     AMQPChannelError,
     AMQPError,
     AuthenticationError,
+    ChannelClosedByBroker,
     ConnectionClosedByBroker,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
+    StreamLostError,
 )
 
-from rbit.config import AmqpSettings
-from rbit.errors import BrokerRefused, BrokerUnreachable, ConnectionLost, QueueUnavailable
+from rbit.errors import (
+    BrokerRefused,
+    BrokerUnreachable,
+    ConnectionLost,
+    NameTaken,
+    QueueUnavailable,
+    QueueUnusable,
+)
+from rbit.settings import AmqpSettings
 
 ATTEMPT = 15.0  # seconds for one attempt to connect
-BLOCKED = 600.0  # seconds that a publish may hang under a broker alarm; only the publisher's thread hangs
-ACCESS_REFUSED, NOT_ALLOWED = 403, 530  # reply codes of AMQP 0-9-1
+ATTEMPT_OF_SEVERAL = 5.0  # seconds for one node of a cluster
+# Reply codes of AMQP 0-9-1.
+ACCESS_REFUSED, RESOURCE_LOCKED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 405, 530, 540
 
 
-def open_connection(amqp: AmqpSettings, name: str, blocked: float | None = None) -> pika.BlockingConnection:
-    """Connects to the broker.
+def open_connection(
+    amqp: AmqpSettings, name: str, blocked: float | None = None
+) -> tuple[pika.BlockingConnection, str]:
+    """Connects to the broker; returns the connection, and to which node it is.
 
     Arguments:
         amqp: where, and as whom.
         name: shown in RabbitMQ's list of connections.
         blocked: seconds that a publish may be blocked by an alarm; None for a connection that does not publish.
 
-    Errors: BrokerRefused for a wrong user, password or virtual host; BrokerUnreachable for all else.
+    The nodes are tried in turn. Errors: BrokerRefused for a wrong user, password or virtual host;
+    BrokerUnreachable for all else, which says it of each node.
     """
+    failures: list[BrokerUnreachable] = []
+    for host, port in amqp.nodes:
+        try:
+            return open_node(amqp, host, port, name, blocked), f"{host}:{port}"
+        except BrokerUnreachable as error:
+            failures.append(error)
+    raise BrokerUnreachable("; ".join(map(str, failures))) from failures[-1]
+
+
+def open_node(
+    amqp: AmqpSettings, host: str, port: int, name: str, blocked: float | None
+) -> pika.BlockingConnection:
+    """Connects to one node; arguments and errors are those of ``open_connection``."""
+    attempt = ATTEMPT if len(amqp.host) == 1 else ATTEMPT_OF_SEVERAL
     parameters = pika.ConnectionParameters(
-        host=amqp.host,
-        port=amqp.port,
+        host=host,
+        port=port,
         virtual_host=amqp.virtual_host,
         credentials=pika.PlainCredentials(amqp.user, amqp.password),
         heartbeat=amqp.heartbeat,
         blocked_connection_timeout=blocked,
-        socket_timeout=ATTEMPT,
-        stack_timeout=ATTEMPT,
+        socket_timeout=attempt,
+        stack_timeout=attempt,
         client_properties={"connection_name": name},
     )
-    where = f"{amqp.host}:{amqp.port}"
+    where = f"{host}:{port}"
+    refused_host = f"RabbitMQ at {where} refuses {amqp.user!r} the virtual host {amqp.virtual_host!r}"
     try:
         return pika.BlockingConnection(parameters)
-    except (AuthenticationError, ProbableAuthenticationError) as error:
+    except (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError) as error:
+        if StreamLostError.__name__ in str(error):  # a broker that is shutting down; a refusal is said in words
+            raise BrokerUnreachable(f"RabbitMQ at {where} broke the connection off") from error
+        if isinstance(error, ProbableAccessDeniedError):
+            raise BrokerRefused(refused_host) from error
         raise BrokerRefused(f"RabbitMQ at {where} refuses the user {amqp.user!r} or its password") from error
-    except ProbableAccessDeniedError as error:
-        raise BrokerRefused(refused_host(amqp)) from error
     except ConnectionClosedByBroker as error:
         if error.reply_code == ACCESS_REFUSED:
             raise BrokerRefused(f"RabbitMQ at {where}: {error.reply_text}") from error
         if error.reply_code == NOT_ALLOWED:
-            raise BrokerRefused(refused_host(amqp)) from error
+            raise BrokerRefused(refused_host) from error
         raise BrokerUnreachable(f"RabbitMQ at {where}: {error.reply_text}") from error
     except (AMQPError, AMQPConnectorException, OSError) as error:
         # A peer that says nothing raises the second, which is no AMQPError.
         # str() of a refused connection is empty.
         raise BrokerUnreachable(f"no answer from RabbitMQ at {where}: {reason(error)}") from error
-
-
-def refused_host(amqp: AmqpSettings) -> str:
-    return f"RabbitMQ at {amqp.host}:{amqp.port} refuses {amqp.user!r} the virtual host {amqp.virtual_host!r}"
 
 
 def reason(error: BaseException) -> str:
@@ -85,14 +112,21 @@ class Connection:
     """The connection that gets and acknowledges. It never publishes.
 
     Arguments: as of ``open_connection``. Errors: those of ``open_connection``.
+
+    Attributes:
+        where: the node that it is to.
+        dropped: whether it was given up; nothing can be settled on it any more.
     """
 
     def __init__(self, amqp: AmqpSettings, name: str) -> None:
-        self._connection = open_connection(amqp, name)
+        self._connection, self.where = open_connection(amqp, name)
+        self._asked_at: float | None = None  # time.monotonic(), while an answer is awaited
+        self.dropped = False
 
     def wait(self, seconds: float) -> None:
         """Serves the connection for at most ``seconds``, less after ``wake``. Errors: ConnectionLost."""
         with self.translated():
+            self._asked_at = None  # not an answer, but time is awaited
             self._connection.process_data_events(time_limit=seconds)
 
     def wake(self) -> None:
@@ -100,22 +134,68 @@ class Connection:
         with contextlib.suppress(AMQPError):  # closed meanwhile: nobody waits
             self._connection.add_callback_threadsafe(lambda: None)
 
+    def interrupt(self, patience: float) -> None:
+        """Gives the connection up if it has waited so many seconds for an answer; for a handler of signals.
+
+        pika waits for an answer until the heartbeat finds a silent broker, up to twice its interval. A
+        handler runs in the middle of that wait, and what it raises ends it. Errors: ConnectionLost.
+        """
+        if self._asked_at is not None and time.monotonic() - self._asked_at >= patience:
+            raise ConnectionLost("no answer from the broker, and rbit is stopping")
+
     def channel(self) -> BlockingChannel:
         """Opens a channel. Errors: ConnectionLost."""
         with self.translated():
             return self._connection.channel()
 
+    def hold_name(self, name: str) -> None:
+        """Makes an exclusive queue, which nobody else can have as long as this connection lives.
+
+        Errors: NameTaken when somebody has it; QueueUnavailable when we may not; ConnectionLost.
+        """
+        try:
+            with self.translated(name):
+                channel = self.channel()
+                channel.queue_declare(name, exclusive=True, auto_delete=True)
+                channel.close()
+        except QueueUnavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, ChannelClosedByBroker) and cause.reply_code == RESOURCE_LOCKED:
+                raise NameTaken(self._has_plain_queue(name)) from error
+            raise
+
+    def _has_plain_queue(self, name: str) -> bool:
+        """Whether there is a queue of this name that is not somebody's own."""
+        try:
+            with self.translated(name):
+                self.channel().queue_declare(name, passive=True)
+        except QueueUnavailable:
+            return False
+        return True
+
     def close(self) -> None:
         """Closes the connection; what is unsettled on it goes back to its queue."""
-        with contextlib.suppress(AMQPError, OSError):
-            self._connection.close()
+        if not self.dropped:
+            with contextlib.suppress(ConnectionLost), self.translated():
+                self._connection.close()
+        self.dropped = True
 
     @contextlib.contextmanager
     def translated(self, queue: str | None = None) -> Iterator[None]:
         """Turns what pika raises inside into ConnectionLost, or QueueUnavailable when only a channel broke."""
+        outer = self._asked_at
         try:
+            self._asked_at = outer or time.monotonic()
             yield
+        except ConnectionLost:  # of ``interrupt``: pika is in the middle of something, for good
+            self.dropped = True
+            raise
         except (AMQPError, OSError) as error:
             if queue is not None and isinstance(error, AMQPChannelError) and self._connection.is_open:
                 raise QueueUnavailable(f"{queue}: {reason(error)}") from error
+            code = error.reply_code if isinstance(error, ConnectionClosedByBroker) else None
+            if queue is not None and code == NOT_IMPLEMENTED:
+                raise QueueUnusable(queue, reason(error)) from error
             raise ConnectionLost(reason(error)) from error
+        finally:
+            self._asked_at = outer

@@ -1,17 +1,79 @@
-"""Publishing, with confirms, on a connection of its own."""
+"""Publishing, with confirms, on a connection of its own; and the queues of rbit's own that it publishes to."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
+import logging
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pika
-from pika.exceptions import AMQPChannelError, AMQPError, NackError, UnroutableError
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, NackError, UnroutableError
 
-from rbit.broker.connection import BLOCKED, open_connection, reason
-from rbit.config import AmqpSettings
+from rbit.broker.connection import open_connection, reason
+from rbit.broker.queue import NOT_FOUND
 from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed
 from rbit.message import Properties
+from rbit.settings import AmqpSettings
+
+log = logging.getLogger("rbit.broker")
+
+EXPIRES = 7 * 24 * 3600  # seconds after which a lease queue goes that nobody has touched
+DELIVERIES = 1_000_000  # of one message of a quorum queue; RabbitMQ 4 would drop it after 20
+
+
+@dataclass(frozen=True)
+class Form:
+    """A durable queue of rbit's own, as it is made when it is missing.
+
+    Attributes:
+        name: the queue.
+        arguments: of its declaration.
+        returns: whether its messages go back to another queue. An existing queue must do so too, or what
+            is published to it never comes back; other differences are only worth a warning.
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(hash=False)
+    returns: bool = False
+
+
+def returning(name: str, queue: str, quorum: bool, expires: bool) -> Form:
+    """Returns the form of a queue whose messages go to another queue when their time is over.
+
+    Arguments:
+        name: its name.
+        queue: where they go to.
+        quorum: whether it is a quorum queue. Dead-lettering on classic queues is safe only as long as the
+            node lives; on quorum queues it can be at-least-once, which needs reject-publish.
+        expires: whether it goes itself when nobody has touched it for long.
+    """
+    arguments: dict[str, Any] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}
+    if expires:
+        arguments["x-expires"] = EXPIRES * 1000
+    if quorum:
+        arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+    return Form(name, arguments | of_type(quorum), returns=True)
+
+
+def keeping(name: str, limit: int, quorum: bool) -> Form:
+    """Returns the form of a queue that keeps at most ``limit`` messages and drops the oldest."""
+    return Form(name, {"x-max-length": limit} | of_type(quorum))
+
+
+def of_type(quorum: bool) -> dict[str, Any]:
+    """Returns the arguments that make a quorum queue, or none."""
+    return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES} if quorum else {}
+
+
+def other_type(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a queue that returns its messages, for the other type of queue."""
+    quorum = "x-queue-type" not in arguments
+    wanted = returning("", arguments["x-dead-letter-routing-key"], quorum, "x-expires" in arguments)
+    return wanted.arguments
 
 
 class Outlet:
@@ -20,8 +82,10 @@ class Outlet:
     Arguments: as of ``open_connection``. Errors: those of ``open_connection``.
     """
 
-    def __init__(self, amqp: AmqpSettings, name: str) -> None:
-        self._connection = open_connection(amqp, name, BLOCKED)
+    def __init__(self, amqp: AmqpSettings, name: str, blocked: float) -> None:
+        self._connection, _ = open_connection(amqp, name, blocked)
+        self._nowhere = f"rbit.probe.{secrets.token_hex(8)}"  # no queue has this name
+        self._there: set[str] = set()  # queues of rbit's own that are known to exist
         try:
             self._channel = self._connection.channel()
             self._channel.confirm_delivery()
@@ -29,28 +93,104 @@ class Outlet:
             self.close()
             raise BrokerUnreachable(reason(error)) from error
 
+    def probe(self) -> None:
+        """Returns when the broker takes messages. Errors: ConnectionLost.
+
+        An alarm stops whoever publishes, and what was being published comes through when it is over, long
+        after its sender gave up and sent it again. So a message that no queue takes goes ahead; one without
+        a body would not be stopped (seen).
+        """
+        with translated(""):
+            self._channel.basic_publish("", self._nowhere, b"?")
+
+    def room(self, properties: Properties) -> int:
+        """Returns how many bytes properties leave in their frame.
+
+        Below 0 they cannot be published: the broker would end the connection.
+        """
+        header = pika.frame.Header(0, 0, pika.BasicProperties(**asdict(properties)))
+        return int(self._connection._impl.params.frame_max) - len(header.marshal())
+
     def publish(self, queue: str, body: bytes, properties: Properties) -> None:
         """Publishes to a queue and waits until the broker has it.
 
         Errors: PublishFailed when the broker refuses it or did not confirm; ConnectionLost when the
         connection broke, and then the broker may or may not have it.
         """
-        try:
+        with translated(queue):
             self._channel.basic_publish(
                 "", queue, body, pika.BasicProperties(**asdict(properties)), mandatory=True
             )
-        except (UnroutableError, NackError, AMQPChannelError) as error:
-            raise PublishFailed(f"the broker took no copy for {queue}: {reason(error)}") from error
-        except (AMQPError, OSError) as error:
-            raise ConnectionLost(reason(error)) from error
+
+    def ensure(self, form: Form) -> None:
+        """Makes a queue of rbit's own when it is missing. Errors: PublishFailed, ConnectionLost."""
+        if form.name in self._there:
+            return
+        # Passively first: any existing queue of the name will do.
+        with translated(form.name):
+            try:
+                self._declare(form, passive=True)
+            except ChannelClosedByBroker as error:
+                if error.reply_code != NOT_FOUND:
+                    raise
+                self._declare(form, passive=False)
+                log.info("queue %s is created", form.name)
+            else:
+                self._compare(form)
+        self._there.add(form.name)
+
+    def _declare(self, form: Form, passive: bool) -> None:
+        with self._other_channel() as channel:
+            channel.queue_declare(form.name, passive=passive, durable=True, arguments=form.arguments)
+
+    def _compare(self, form: Form) -> None:
+        """Looks whether an existing queue serves. Errors: PublishFailed when its messages would not return."""
+        said = self._refusal(form.name, form.arguments) if form.arguments else None
+        if said is None:
+            return
+        # One of the other type will do, as after a change of the configuration.
+        if form.returns and self._refusal(form.name, other_type(form.arguments)) is not None:
+            raise PublishFailed(
+                f"the queue {form.name} was made by somebody else, and its messages would not come back to "
+                f"{form.arguments['x-dead-letter-routing-key']}; please delete it: {said}"
+            )
+        log.warning("queue %s has other settings and stays as it is: %s", form.name, said)
+
+    def _refusal(self, name: str, arguments: dict[str, Any]) -> str | None:
+        """Returns what the broker says against a declaration; None when it fits the queue that is there."""
+        try:
+            self._declare(Form(name, arguments), passive=False)
+        except ChannelClosedByBroker as error:
+            return str(error.reply_text)
+        return None
+
+    @contextlib.contextmanager
+    def _other_channel(self) -> Iterator[BlockingChannel]:
+        # What the broker refuses closes a channel.
+        channel = self._connection.channel()
+        try:
+            yield channel
+        finally:
+            if channel.is_open:
+                channel.close()
 
     def serve(self) -> None:
         """Serves heartbeats. Errors: ConnectionLost."""
-        try:
+        with translated(""):
             self._connection.process_data_events(time_limit=0)
-        except (AMQPError, OSError) as error:
-            raise ConnectionLost(reason(error)) from error
 
     def close(self) -> None:
+        """Closes the connection."""
         with contextlib.suppress(AMQPError, OSError):
             self._connection.close()
+
+
+@contextlib.contextmanager
+def translated(queue: str) -> Iterator[None]:
+    """Turns what pika raises inside into PublishFailed, or ConnectionLost."""
+    try:
+        yield
+    except (UnroutableError, NackError, AMQPChannelError) as error:
+        raise PublishFailed(f"the broker took no copy for {queue}: {reason(error)}") from error
+    except (AMQPError, OSError) as error:
+        raise ConnectionLost(reason(error)) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,17 +14,38 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from rbit.broker.connection import Connection, reason
 from rbit.broker.properties import plain
 from rbit.errors import DeliveryLost, QueueUnavailable
-from rbit.message import Properties
+from rbit.message import Properties, Settled
 
 log = logging.getLogger("rbit.broker")
 
 EXCHANGE = "pybit"  # the direct, durable exchange that PyBit publishes build requests to
 NOT_FOUND = 404  # reply code of AMQP 0-9-1
+FORGETS = 2.0  # seconds; a broker that is killed may forget an ack which it took up to 0.3 s before (seen)
+
+AT_ONCE = 16  # messages that are given back before the queue is asked whether it has them
+TAKES_BACK = 2.0  # seconds that a queue may need for these
+
+
+@dataclass(frozen=True)
+class Ack:
+    """An acknowledgement that was sent; whether the broker has it shows later.
+
+    Attributes:
+        at: time.monotonic() when it was sent.
+        note: what the caller of ``Delivery.ack`` wants to remember of the message.
+    """
+
+    at: float
+    note: Settled
 
 
 @dataclass
 class Delivery:
-    """A message that was taken from a queue and is not settled yet."""
+    """A message that was taken from a queue and is not settled yet.
+
+    Attributes:
+        queue: the queue that it belongs to; it may come from the queue of its leases.
+    """
 
     queue: str
     tag: int
@@ -30,19 +53,36 @@ class Delivery:
     properties: Properties = field(repr=False)
     redelivered: bool
     channel: BlockingChannel = field(repr=False)
+    source: Queue = field(repr=False)
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether it comes from the queue of its queue's leases."""
+        return self.source.is_lease
 
     @property
     def lost(self) -> bool:
         """Whether it cannot be settled any more, for its channel is closed: the broker delivers it again."""
-        return not self.channel.is_open
+        return not self.source.owns(self.channel)
 
-    def ack(self) -> None:
-        """Acknowledges it. Errors: DeliveryLost."""
+    def ack(self, note: Settled) -> None:
+        """Acknowledges it. Errors: DeliveryLost.
+
+        Arguments:
+            note: what ``Queue.doubtful`` gives back if the broker may not have the acknowledgement.
+        """
         self._settle(lambda: self.channel.basic_ack(self.tag))
+        self.source.acks.append(Ack(time.monotonic(), note))
 
     def requeue(self) -> None:
         """Puts it back at the head of its queue. Errors: DeliveryLost."""
         self._settle(lambda: self.channel.basic_nack(self.tag, requeue=True))
+
+    def check(self) -> None:
+        """Makes sure that it could be settled now. Errors: DeliveryLost, ConnectionLost."""
+        self.source.serve()
+        if self.lost:
+            raise DeliveryLost(f"{self.queue}: the channel of the delivery is closed")
 
     def _settle(self, act: Callable[[], None]) -> None:
         # A tag belongs to the channel that delivered it; pika would send a stale one without complaint.
@@ -79,12 +119,18 @@ class Queue:
     Arguments:
         connection: an open connection.
         name: the name of the queue.
+        origin: the queue that its messages belong to; None: itself.
     """
 
-    def __init__(self, connection: Connection, name: str) -> None:
+    def __init__(self, connection: Connection, name: str, origin: str | None = None) -> None:
         self.name = name
+        self.origin = origin or name
+        self.is_lease = self.origin != name
         self._connection = connection
         self._channel: BlockingChannel | None = None
+        self.acks: deque[Ack] = deque()  # of the channel; older ones are certain
+        self._synced = 0.0  # time.monotonic() of the last answer on the channel
+        self._doubtful: list[Settled] = []  # the notes of acks on channels that broke
 
     def prepare(self) -> None:
         """Creates the queue when it is missing, exactly as PyBit does, and binds it as PyBit does.
@@ -120,22 +166,81 @@ class Queue:
         with self._connection.translated(self.name):
             channel = self._open()
             method, properties, body = channel.basic_get(self.name)
+        self._answered()
         if method is None:
             return None
         return Delivery(
-            queue=self.name,
+            queue=self.origin,
             tag=method.delivery_tag,
             body=body or b"",
             properties=plain(properties),
             redelivered=method.redelivered,
             channel=channel,
+            source=self,
         )
+
+    def give_back(self, tags: list[int]) -> None:
+        """Puts deliveries back, each to its old place, by their tags in the order in which they were taken.
+
+        Errors: QueueUnavailable, ConnectionLost.
+        """
+        # A quorum queue shuffles more than 32 that are given back faster than it takes them (seen).
+        patient = True
+        for first in range(0, len(tags), AT_ONCE):
+            part = tags[first : first + AT_ONCE]
+            wanted = (self.count() or 0) + len(part)
+            with self._connection.translated(self.name):
+                for tag in part:
+                    self._open().basic_nack(tag, requeue=True)
+            deadline = time.monotonic() + TAKES_BACK
+            while patient and (self.count() or 0) < wanted:
+                # Not for ever: others may take from the queue meanwhile, or it drops what is too much.
+                patient = time.monotonic() < deadline
+                self._connection.wait(0.01)
+
+    def serve(self) -> None:
+        """Serves the connection, without waiting. Errors: ConnectionLost."""
+        self._connection.wait(0)
+
+    def owns(self, channel: BlockingChannel) -> bool:
+        """Whether what was delivered on a channel can still be settled."""
+        alive: bool = channel.is_open and channel == self._channel
+        return alive and not self._connection.dropped
+
+    def prove(self) -> None:
+        """Makes sure of the acks sent so far: what the broker answers now, it answers after it took them.
+
+        Errors: QueueUnavailable, ConnectionLost.
+        """
+        if self.acks and (self.acks[-1].at >= self._synced or self.acks[0].at < time.monotonic() - FORGETS):
+            with self._connection.translated(self.name):
+                self._open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
+            self._answered()
+
+    def doubtful(self) -> list[Settled]:
+        """Returns, once, the notes of acks that the broker may not have, for their channel broke."""
+        if self._channel is not None and not self.owns(self._channel):
+            self._abandon_channel()
+        found, self._doubtful = self._doubtful, []
+        return found
+
+    def _answered(self) -> None:
+        self._synced = now = time.monotonic()
+        while self.acks and self.acks[0].at < now - FORGETS:
+            self.acks.popleft()
 
     def _open(self) -> BlockingChannel:
         """Returns the channel of the queue, a new one when the broker closed the last."""
-        if self._channel is None or not self._channel.is_open:
+        if self._channel is not None and not self._channel.is_open:
+            self._abandon_channel()
+        if self._channel is None:
             self._channel = self._connection.channel()
         return self._channel
+
+    def _abandon_channel(self) -> None:
+        self._doubtful += [ack.note for ack in self.acks]
+        self.acks = deque()
+        self._channel = None
 
 
 def is_missing(error: QueueUnavailable) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 
+from rbit import start
 from rbit.config import RunnerSettings
 from rbit.decode import Facts
 from rbit.message import Message
@@ -31,4 +31,4 @@ class PythonRunner:
 
     def probe(self) -> Sequence[str]:
         """Returns the command that imports the target as a worker would."""
-        return [sys.executable, "-m", "rbit.worker", "--check", self.target]
+        return start.worker("--check", self.target)

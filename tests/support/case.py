@@ -228,7 +228,9 @@ class BrokerCase(unittest.TestCase):
         with contextlib.suppress(pika.exceptions.AMQPError, OSError):
             connection = self.node.connect()
             for queue in self._queues:
-                connection.channel().queue_delete(queue)
+                # With those that rbit makes for it; deleting what is not there is no error.
+                for name in (queue, f"{queue}.retry", f"{queue}.failed", f"rbit.lease.bob-villa.{queue}"):
+                    connection.channel().queue_delete(name)
             connection.close()
 
 

@@ -39,13 +39,18 @@ class Request:
 
 @dataclass
 class Answer:
-    """What goes back for a request: code, reason phrase, text, content type and further headers."""
+    """What goes back for a request: code, reason phrase, text, content type and further headers.
+
+    ``drip`` is the seconds before each byte, of the text only or, with ``drip_head``, of the whole answer.
+    """
 
     status: int
     reason: str = "OK"
     body: str = ""
     content_type: str = HTML
     headers: dict[str, str] = field(default_factory=dict)
+    drip: float = 0.0
+    drip_head: bool = False
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -111,13 +116,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         answer = self.server.respond(request, self.server)
         if answer is None:
             return
+        quick: Any = self.wfile
+        slow = _Dripping(quick, answer.drip, self.server.gone) if answer.drip else quick
         text = answer.body.encode()
+        self.wfile = slow if answer.drip_head else quick
         self.send_response(answer.status, answer.reason)
         lines = {"Content-Type": answer.content_type, "Content-Length": str(len(text)), **answer.headers}
         for name, value in lines.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(text)
+        slow.write(text)
+        self.wfile = quick
 
     do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
@@ -133,6 +142,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+class _Dripping:
+    """Writes a byte at a time, until the server is about to end."""
+
+    def __init__(self, file: Any, seconds: float, gone: threading.Event) -> None:
+        self._file = file
+        self._seconds = seconds
+        self._gone = gone
+
+    def write(self, data: bytes) -> None:
+        for byte in data:
+            if self._gone.wait(self._seconds):
+                return
+            self._file.write(bytes([byte]))
 
 
 def _read_form(content_type: str, body: bytes) -> dict[str, str]:

@@ -80,6 +80,21 @@ class PrivateNode:
         """The ids of the node, its epmd and its guard, as far as they were started."""
         return [child.pid for child in (self._node, self._epmd, self._guard) if child is not None]
 
+    @property
+    def name(self) -> str:
+        """The node's name in a cluster."""
+        return f"{self._name}@localhost"
+
+    @property
+    def epmd_port(self) -> int:
+        """Where its epmd listens, once it is started."""
+        return int(self._environment["ERL_EPMD_PORT"])
+
+    @property
+    def runs(self) -> bool:
+        """Whether the node's process is there."""
+        return self._node is not None and self._node.poll() is None
+
     def start(self) -> None:
         """Start the node and wait until it speaks AMQP; after ``kill`` or ``shut_down`` with the same data.
 
@@ -89,7 +104,7 @@ class PrivateNode:
         reason = missing_reason()
         if reason:
             raise NodeError(reason)
-        if self._node is not None and self._node.poll() is None:
+        if self.runs:
             return
         try:
             if self.folder is not None:

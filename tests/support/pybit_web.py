@@ -60,6 +60,8 @@ class PybitWeb:
         self._lock = threading.RLock()
         self._delay = 0.0
         self._failures: list[int] = []
+        self._drip = (0.0, False)
+        self._elsewhere: str | None = None
         self._open = threading.Event()  # cleared while it hangs
         self._open.set()
         self._server: Server | None = None
@@ -100,6 +102,14 @@ class PybitWeb:
         """Answer the next requests with an error code and do nothing else with them."""
         with self._lock:
             self._failures += [code] * count
+
+    def drip(self, seconds: float, head: bool = False) -> None:
+        """Wait before each byte of a long text of an answer from now on, with ``head`` of its head too."""
+        self._drip = seconds, head
+
+    def redirect(self, url: str) -> None:
+        """Answer every request from now on with a redirect to the same path below another URL."""
+        self._elsewhere = url
 
     def hang(self) -> None:
         """Accept and read requests from now on and answer none, until ``go_on`` or ``die``."""
@@ -144,6 +154,11 @@ class PybitWeb:
             return None
         with self._lock:
             answer = _error_page(failure) if failure else self._route(request)
+            if self._elsewhere is not None:
+                answer = Answer(302, "Found", headers={"Location": self._elsewhere + request.path})
+            answer.drip, answer.drip_head = self._drip
+            if answer.drip:
+                answer.body += " " * 10_000
             request.status = answer.status
             return answer
 

@@ -73,8 +73,9 @@ class ReadmeCase(BrokerCase):
 
     def queue(self, name: str) -> str:
         """Declare a queue of the README, empty, and delete it after the test."""
-        self.channel.queue_delete(name)
-        self.addCleanup(self.channel.queue_delete, name)
+        for made in (name, f"{name}.retry", f"{name}.failed"):
+            self.channel.queue_delete(made)
+            self.addCleanup(self.channel.queue_delete, made)
         self.channel.queue_declare(name, durable=True)
         return name
 

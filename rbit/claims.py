@@ -1,0 +1,163 @@
+"""Whose message a delivery is: that of a job which lives here, one that was settled here, or a new one.
+
+A broker delivers a message again when the connection of its delivery was lost, and also when only the
+acknowledgement was. Decides, and remembers; settles nothing itself. Used in the client's main thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable
+
+from rbit import envelope
+from rbit.broker import Delivery
+from rbit.envelope import Identity
+from rbit.job import Job
+from rbit.message import Settled
+from rbit.repeats import doubled
+from rbit.settings import own_queues
+
+REMEMBERED = 3600.0  # seconds that a message is known by which no other can be mistaken for it
+MOST = 50_000  # messages that are remembered, some 10 MB; the oldest are forgotten first
+SEARCHES = 7  # looks for a message before it waits for the next poll: for about a minute
+FIRST_SEARCH = 0.5  # seconds between the first two of them; it doubles
+
+class Claims:
+    """The jobs that are not settled, and what may come again of those that are.
+
+    Arguments:
+        name: the client's name.
+        mistaken: seconds that a settled message without a name is remembered. Another of the same body that
+            comes redelivered in this time is taken for it, so they are few: what a broker needs to find
+            a lost connection.
+    """
+
+    def __init__(self, name: str, mistaken: float) -> None:
+        self.jobs: list[Job] = []
+        self._name = name
+        self._mistaken = mistaken
+        self._known: dict[Hashable, float] = {}  # until when, by time.monotonic(); the oldest first
+        self._doubtful: list[tuple[float, Hashable]] = []  # the same, for what may come once
+
+    def owner(self, delivery: Delivery) -> Job | None:
+        """Returns the job whose message this is."""
+        tag = envelope.tag_of(delivery.properties)
+        if tag.job is not None:
+            return next((job for job in self.jobs if job.token == tag.job), None)
+        if not may_be_known(delivery):
+            return None
+        jobs = [job for job in self.jobs if is_of(job, delivery)]
+        # A leased one has its lease to wait for; another message may have the same body.
+        lost = [job for job in jobs if job.delivery.lost and not job.lease]
+        certain = [job for job in jobs if tag.copy or (job.lease and job.is_named)]
+        return next(iter(lost or certain), None)
+
+    def take(self, job: Job, delivery: Delivery) -> Delivery | None:
+        """Gives a job a delivery of its message; returns the one that it does not need any more."""
+        number = envelope.tag_of(delivery.properties).lease
+        job.awaited = job.awaited and number < job.leases
+        before = None if job.delivery.lost else job.delivery
+        if before is not None and number <= job.lease:
+            return delivery
+        if before is None:
+            job.lease_at = min(job.lease_at, time.monotonic())  # nobody knows how old it is
+        job.delivery, job.lease = delivery, number
+        return before
+
+    def absorbs(self, delivery: Delivery) -> bool:
+        """Whether this is a message that was settled here."""
+        self._drop_old()
+        token = envelope.tag_of(delivery.properties).job
+        if (token is None and not may_be_known(delivery)) or not (self._known or self._doubtful):
+            return False
+        key: Hashable = token or Identity.of(delivery.queue, delivery.properties, delivery.body)
+        if key in self._known:
+            return True
+        entry = next((entry for entry in self._doubtful if entry[1] == key), None)
+        if entry is not None:
+            self._doubtful.remove(entry)
+        return entry is not None
+
+    def settled(self, job: Job, back: bool) -> None:
+        """Notes that the message of a job is acknowledged, or put back as it was: then it is to come again."""
+        self.jobs.remove(job)
+        if job.leases and not back:
+            self._remember(job.token)
+        if ((job.leases and job.is_named) or job.identity.copy) and not back:
+            self._remember(job.identity)
+
+    def note_of(self, delivery: Delivery, job: Job | None = None) -> Settled:
+        """Returns what is to be remembered of a delivery whose acknowledgement is doubtful.
+
+        Arguments:
+            delivery: the delivery.
+            job: its job, if that is known.
+        """
+        if token := envelope.tag_of(delivery.properties).job:
+            return Settled(token, True)
+        if job is not None:
+            # What has no name and no lease is rather run twice than another of its body not at all.
+            return Settled(job.identity if job.is_named or job.leases else None, job.is_named)
+        identity = Identity.of(delivery.queue, delivery.properties, delivery.body)
+        return Settled(identity, identity.is_named)
+
+    def doubt(self, acknowledged: Iterable[Settled]) -> None:
+        """Notes messages whose acknowledgement the broker may not have: they may come again."""
+        now = time.monotonic()
+        for settled in acknowledged:
+            if settled.key is None:
+                continue
+            self._doubtful.append((now + (REMEMBERED if settled.is_named else self._mistaken), settled.key))
+
+    def to_search(self) -> set[str]:
+        """Returns the queues that are to be asked now for messages of jobs that live here."""
+        now = time.monotonic()
+        found: set[str] = set()
+        for job in self.jobs:
+            lost = job.delivery.lost
+            if not lost and not job.awaited:
+                job.searched, job.search_at = 0, 0.0
+            elif job.searched == SEARCHES and not lost and job.search_at <= now:
+                job.awaited = False  # it was taken away; the delivery that is there will do
+            elif job.searched < SEARCHES and job.search_at <= now:
+                found |= {job.message.queue} if lost else set()
+                found |= {own_queues(self._name, job.message.queue)["lease"]} if job.leases else set()
+                job.searched += 1
+                job.search_at = now + doubled(FIRST_SEARCH, job.searched)
+        return found
+
+    def search_anew(self) -> None:
+        """Has every lost delivery looked for as if it had just been lost; for a new connection."""
+        for job in self.jobs:
+            job.searched, job.search_at = 0, 0.0
+
+    def forget(self) -> list[Job]:
+        """Drops ended jobs whose message another client must have got, and returns them."""
+        before = time.monotonic() - REMEMBERED
+        dropped = [job for job in self.jobs if 0 < job.ended_at < before and job.delivery.lost and not job.copy]
+        for job in dropped:
+            self.jobs.remove(job)
+        return dropped
+
+    def _remember(self, key: Hashable) -> None:
+        self._known.pop(key, None)
+        self._known[key] = time.monotonic() + REMEMBERED
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        now = time.monotonic()
+        while self._known and (next(iter(self._known.values())) <= now or len(self._known) > MOST):
+            del self._known[next(iter(self._known))]
+        self._doubtful = [entry for entry in self._doubtful if entry[0] > now]
+
+
+def may_be_known(delivery: Delivery) -> bool:
+    """Whether a message that is no lease may have come before: one that rbit named never comes twice by right."""
+    return delivery.redelivered or envelope.tag_of(delivery.properties).copy is not None
+
+
+def is_of(job: Job, delivery: Delivery) -> bool:
+    """Whether a delivery is known by the same as a job's message."""
+    if (job.message.queue, len(job.message.body)) != (delivery.queue, len(delivery.body)):
+        return False
+    return job.identity == Identity.of(delivery.queue, delivery.properties, delivery.body)

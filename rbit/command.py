@@ -1,0 +1,196 @@
+"""The ``rbit`` command: arguments, logging, exit statuses. ``rbit.cli`` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import logging.config
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from rbit import __version__, errors
+from rbit.logs import Output
+
+if TYPE_CHECKING:
+    from rbit.config import Config
+    from rbit.runners import Runner
+
+log = logging.getLogger("rbit")
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with the exit status of sysexits(3) for a wrong command line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(errors.EXIT_USAGE, f"rbit: {message}\n")
+
+
+def seconds(text: str) -> float:
+    """Returns a number of seconds above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+    return value
+
+
+def parser() -> Parser:
+    """Returns the parser of the command line."""
+    made = Parser(
+        prog="rbit",
+        description="Works off the queues that CONFIG names with Python functions and shell commands.",
+        epilog="Exit statuses: 0 stopped or done; 1 with --once, a job did not end Done; 64 wrong command line, "
+        "also a QUEUE without a runner section; 69 RabbitMQ not reached at the start, or not to the end of "
+        "--list-failed and --retry-failed; 70 a fault in rbit; 74 standard output cannot be written; 77 "
+        "RabbitMQ refused the user, the password or the virtual host; 78 mistakes in CONFIG.",
+    )
+    made.add_argument("config", metavar="CONFIG", help="the INI file; see rbit.ini.example")
+    made.add_argument(
+        "--poll-time", type=seconds, metavar="SECONDS", help="seconds between polls (polling_time, else 60)"
+    )
+    made.add_argument("--once", action="store_true", help="work off what is there now, then exit")
+    made.add_argument("--check", action="store_true", help="check CONFIG and what it names, then exit")
+    made.add_argument(
+        "--list-failed", metavar="QUEUE", help="show the messages of QUEUE whose jobs have failed, then exit"
+    )
+    made.add_argument(
+        "--retry-failed", metavar="QUEUE", help="put them back on QUEUE, each as a first attempt, then exit"
+    )
+    made.add_argument(
+        "--match", metavar="TEXT", help="of the failed messages only those with TEXT, in capitals or not, in why "
+        "they failed, their body, message id or package",
+    )
+    made.add_argument("--debug", action="store_true", help="log more")
+    made.add_argument("--version", action="version", version=f"rbit {__version__}")
+    return made
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Returns what the command line says; ends as argparse does when it is wrong."""
+    made = parser()
+    options = made.parse_args(arguments)
+    given = [option for option in ("list-failed", "retry-failed", "once", "check", "poll-time")
+             if getattr(options, option.replace("-", "_")) not in (None, False)]
+    failed = [option for option in given if option.endswith("-failed")]
+    if failed and len(given) > 1:
+        made.error(f"--{given[0]} does not go with --{given[1]}")
+    if options.match is not None and not failed:
+        made.error("--match needs --list-failed or --retry-failed")
+    if options.match == "":
+        made.error("--match needs a text")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status. Arguments: those of the command line, or None.
+
+    Errors: KeyboardInterrupt when a stop signal comes before the client's loop takes over.
+    """
+    try:
+        return run(parse(arguments))
+    except SystemExit as end:  # argparse has said why, or shown the version or the help
+        return say([]) or int(end.code or errors.EXIT_OK)
+    except errors.UsageError as error:
+        print(f"rbit: {error}", file=sys.stderr)
+        return errors.EXIT_USAGE
+    except errors.ConfigError as error:
+        print(*error.mistakes, sep="\n", file=sys.stderr)
+        return errors.EXIT_CONFIG
+    except errors.BrokerRefused as error:
+        print(f"rbit: {error}", file=sys.stderr)
+        return errors.EXIT_REFUSED
+    except errors.BrokerUnreachable as error:
+        print(f"rbit: {error}", file=sys.stderr)
+        return errors.EXIT_UNAVAILABLE
+    except Exception:  # a fault of rbit's own: the one place that shows a traceback
+        log.exception("rbit failed")
+        return errors.EXIT_INTERNAL
+
+
+def run(options: argparse.Namespace) -> int:
+    """Does what the command line asks for; returns the exit status. Errors: RbitError."""
+    # Here and not above: they load pika and requests, which "rbit --version" can do without.
+    from rbit import check, config, failed, runners  # noqa: PLC0415
+    from rbit.client import Client  # noqa: PLC0415
+
+    if options.check:
+        return say(check.report(options.config))
+    settings = config.read(options.config, runners.mistakes)
+    if options.list_failed is not None:
+        return say(failed.Failed(settings, options.list_failed, options.match or "").table())
+    if options.retry_failed is not None:
+        return say(failed.Failed(settings, options.retry_failed, options.match or "").retry())
+    made = {section.queue: runners.make(section) for section in settings.runners}
+    start_logging(settings, options.debug)
+    poll_time = options.poll_time or settings.client.polling_time
+    announce(settings, made, poll_time)
+    client = Client(settings, made, poll_time, options.once)
+    client.run()
+    return errors.EXIT_JOBS_FAILED if options.once and not client.all_good else errors.EXIT_OK
+
+
+def say(lines: Sequence[str]) -> int:
+    """Prints lines, and what else waits for standard output; returns an exit status."""
+    try:
+        if sys.stdout is not None:  # None: it was closed before the start
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.flush()
+    except OSError as error:
+        # What is still in Python's buffer would fail once more at the exit.
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # "| head": the reader has seen enough
+            print(f"rbit: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            return errors.EXIT_OUTPUT
+    return errors.EXIT_OK
+
+
+def start_logging(settings: Config, debug: bool) -> None:
+    """Sets up logging: as the INI file says, else to standard output. Errors: ConfigError."""
+    if settings.logging is not None:
+        try:
+            logging.config.fileConfig(settings.logging, disable_existing_loggers=False)
+        except Exception as error:  # fileConfig evaluates what the file says: anything may be raised
+            cause = error.__cause__ or error
+            raise errors.ConfigError([f"{settings.path}: logging sections: {cause!r}"]) from error
+    else:
+        level = logging.DEBUG if debug else logging.INFO
+        stream = sys.stdout or sys.stderr  # None: it was closed before the start
+        handler = Output(stream) if stream else logging.NullHandler()
+        logging.basicConfig(handlers=[handler], level=level, format=FORMAT)
+    # rbit says what matters of their failures itself, in one line.
+    for name, level in (("pika", logging.CRITICAL), ("urllib3", logging.ERROR)):
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.ERROR if debug else level)
+
+
+def announce(settings: Config, made: dict[str, Runner], poll_time: float) -> None:
+    """Logs what is about to run, and every warning."""
+    client = settings.client
+    log.info(
+        "rbit %s, client %s: queues: %s; jobs at once: %d; polled every %g s",
+        __version__,
+        client.name,
+        ", ".join(made) or "none",
+        client.concurrency,
+        poll_time,
+    )
+    for warning in settings.warnings:
+        log.warning("%s", warning)
+    if settings.pybit is None:
+        log.info("no [pybit] section: statuses go to this log only")
+    for section in settings.runners:
+        if section.unsafe_jsonpickle:
+            log.warning(
+                "[runner:%s] unsafe_jsonpickle is on: whoever can publish to this queue can run code here",
+                section.queue,
+            )

@@ -1,0 +1,179 @@
+"""``rbit --list-failed`` and ``--retry-failed``: shows the messages parked in QUEUE.failed, or puts them back.
+
+What is not put back keeps its place: it is taken, never acknowledged, and given back; if this process is
+killed the broker does that. Runs no job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from rbit import decode, envelope, ini, steps
+from rbit.broker import Connection, Delivery, Form, Outlet, Queue
+from rbit.decode import Facts
+from rbit.errors import BodyRefused, BrokerError, BrokerRefused, BrokerUnreachable, UsageError
+from rbit.job import printable
+from rbit.message import Settled
+from rbit.settings import Config, own_queues
+
+ALARM = 20.0  # seconds that a publish may hang under an alarm
+HEAD = ("FAILED AT", "ATTEMPTS", "STATUS", "JOB OR MESSAGE", "WHY")
+LONGEST_CELL = 32  # characters, but for the last column
+LONGEST_LINE = 160  # characters, where no terminal has a width
+
+
+class Failed:
+    """The parked messages of a queue.
+
+    Arguments:
+        config: where the broker is, and which queues there are.
+        queue: the queue whose jobs they were.
+        text: only those are meant in which it is found, see ``matches``; '' is found in all.
+
+    Errors: UsageError when no runner section is for the queue. Of the methods: BrokerRefused;
+    BrokerUnreachable, also when the broker refuses something or the connection breaks.
+    """
+
+    def __init__(self, config: Config, queue: str, text: str) -> None:
+        known = tuple(section.queue for section in config.runners)
+        if queue not in known:
+            guess = ini.near(queue, known)
+            hint = f"; did you mean {guess}?" if guess else ""
+            raise UsageError(f"{config.path} has no section [runner:{ini.printable(queue)}]{hint}")
+        self._amqp = config.amqp
+        self._queue = queue
+        self._text = text
+        self._name = own_queues(config.client.name, queue)["failed"]
+        self._looked = 0  # messages
+        self._left: list[int] = []  # the tags of those that are taken
+
+    def table(self) -> list[str]:
+        """Returns them as the lines of a table, the oldest first. They stay, in their order."""
+        with self._taken("shown") as deliveries:
+            rows = [row(delivery) for delivery in deliveries if matches(delivery, self._text)]
+        return lines([HEAD, *rows]) if rows else self._nothing()
+
+    def retry(self) -> list[str]:
+        """Puts them back on their queue, where they begin anew; returns a line that says how many."""
+        moved = 0
+        try:
+            with self._taken("put back") as deliveries:
+                outlet = Outlet(self._amqp, f"rbit (for {self._queue})", ALARM)
+                for delivery in deliveries:
+                    outlet.serve()
+                    if matches(delivery, self._text):
+                        self._move(delivery, outlet)
+                        moved += 1
+                outlet.close()
+        except BrokerUnreachable as error:
+            raise BrokerUnreachable(f"{moved} put back; {error}") from error
+        if not self._looked:
+            return self._nothing()
+        return [f"{self._queue}: {moved} put back, {self._looked - moved} left in {self._name}"]
+
+    def _move(self, delivery: Delivery, outlet: Outlet) -> None:
+        outlet.ensure(Form(self._queue, {}))  # as PyBit would make it
+        outlet.probe()
+        delivery.check()  # or, with a connection that broke under an alarm, there would be two of it
+        named = envelope.anew(delivery.properties, 1)
+        if outlet.room(named) < 0:  # rather all of its own headers than a name
+            named = envelope.copy(delivery.properties)
+        properties, _ = envelope.fitted(named, outlet.room)
+        outlet.publish(self._queue, delivery.body, properties)
+        steps.reached("failed message published")
+        delivery.ack(Settled("", False))
+        self._left.remove(delivery.tag)
+        steps.reached("failed message acknowledged")
+
+    @contextlib.contextmanager
+    def _taken(self, what: str) -> Iterator[Iterator[Delivery]]:
+        """Hands out those that are there now, and gives back what is not acknowledged."""
+        try:
+            connection = Connection(self._amqp, f"rbit (for {self._name})")
+            failed = Queue(connection, self._name)
+            try:
+                yield self._each(failed, failed.count() or 0)
+            except BrokerError:
+                with contextlib.suppress(BrokerError):
+                    failed.give_back(self._left)
+                raise
+            failed.give_back(self._left)
+            connection.close()
+        except BrokerRefused:
+            raise
+        except BrokerError as error:
+            raise BrokerUnreachable(f"the messages in {self._name} cannot be {what}: {error}") from error
+
+    def _each(self, failed: Queue, count: int) -> Iterator[Delivery]:
+        # Not until the queue is empty: what is put back may fail again and be parked meanwhile.
+        while self._looked < count and (delivery := failed.get()):
+            self._looked += 1
+            self._left.append(delivery.tag)
+            yield delivery
+
+    def _nothing(self) -> list[str]:
+        return [f"{self._queue}: nothing has failed" + (f" with {self._text!r}" if self._looked else "")]
+
+
+def facts_of(delivery: Delivery) -> Facts | None:
+    """Returns what a parked message is about, if its body is a build request."""
+    try:
+        return decode.facts(decode.check(delivery.body))
+    except BodyRefused:
+        return None
+
+
+def matches(delivery: Delivery, text: str) -> bool:
+    """Whether a text is in the reason, the body, the message id or the package; case does not matter."""
+    facts = facts_of(delivery) if text else None
+    places = (header(delivery, "why"), delivery.body, delivery.properties.message_id, facts and facts.package)
+    return not text or any(text.casefold() in words(place).casefold() for place in places)
+
+
+def row(delivery: Delivery) -> tuple[str, ...]:
+    """Returns a parked message as the cells of a table; '-' for what its headers do not say."""
+    facts = facts_of(delivery)
+    name = f"job {facts.job} {facts.package} {facts.version}" if facts else delivery.properties.message_id
+    status, code = header(delivery, "status"), header(delivery, "exit-status")
+    cells = (
+        moment(header(delivery, "failed-at")),
+        header(delivery, "attempt"),
+        status if code is None else f"{words(status)}, exit {words(code)}",
+        name,
+        header(delivery, "why"),
+    )
+    return tuple("-" if cell is None else printable(" ".join(words(cell).split()), LONGEST_LINE) for cell in cells)
+
+
+def lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the rows of a table as lines that fit the terminal."""
+    widths = [min(LONGEST_CELL, max(map(len, column))) for column in zip(*rows, strict=True)]
+    width = shutil.get_terminal_size((LONGEST_LINE, 24)).columns
+    made = []
+    for *cells, last in rows:
+        start = [cell[:size].ljust(size) for cell, size in zip(cells, widths, strict=False)]
+        made.append("  ".join((*start, last))[:width].rstrip())
+    return made
+
+
+def header(delivery: Delivery, name: str) -> object:
+    """Returns a header of rbit's; None when there is none. It may be a stranger's and hold anything."""
+    return (delivery.properties.headers or {}).get(envelope.PREFIX + name)
+
+
+def words(value: object) -> str:
+    """Returns any value as a text; '' for None."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return "" if value is None else str(value)
+
+
+def moment(seconds: object) -> str | None:
+    """Returns seconds since 1970 as local time; None for what is none."""
+    try:
+        return datetime.fromtimestamp(int(words(seconds))).isoformat(" ")
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,67 @@
+"""Leases: the message of a long job is moved, again and again, to a queue of this client.
+
+A broker takes an unacknowledged message back after 30 minutes; one that is published anew is young again.
+So a copy is published and confirmed, the copy is fetched, and then only the one before is acknowledged:
+never two of these steps in another order. Used in the client's main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+
+from rbit.fate import Fates
+from rbit.job import Job
+from rbit.publisher import Copy, Publisher
+from rbit.settings import ClientSettings
+
+log = logging.getLogger("rbit.client")
+
+
+class Leases:
+    """Publishes a lease for each job that needs one now.
+
+    Arguments:
+        settings: how long a lease lasts, and when it is renewed.
+        fates: knows what a lease looks like.
+        publisher: publishes it.
+        done: called in the publisher's thread with the job, and whether its lease is confirmed.
+    """
+
+    def __init__(
+        self, settings: ClientSettings, fates: Fates, publisher: Publisher, done: Callable[[Job, bool], None]
+    ) -> None:
+        self.at_once = settings.lease_after == 0
+        self._settings = settings
+        self._fates = fates
+        self._publisher = publisher
+        self._done = done
+
+    def plan(self, job: Job) -> None:
+        """Sets the time of the first lease of a job that is about to begin."""
+        job.lease_at = time.monotonic() + self._settings.lease_after
+
+    def tend(self, jobs: list[Job]) -> None:
+        """Publishes the leases that are due."""
+        now = time.monotonic()
+        for job in jobs:
+            waits = job.ended_at or job.copy is not None or job.awaited or job.delivery.lost
+            if job.lease_at <= now and not waits:
+                name, properties, form = self._fates.lease(job, self._settings.lease_ttl)
+                job.copy = Copy(name, job.message.body, properties, partial(self._done, job), form, whole=True)
+                self._publisher.put(job.copy)
+
+    def forgo(self, job: Job) -> None:
+        """Notes that no lease of a job can be published, for its headers would not fit a frame."""
+        job.lease_at = math.inf
+        log.warning("%s: its headers leave no room for those of a lease; it runs without one", job)
+
+    def confirmed(self, job: Job) -> None:
+        """Notes that the broker has a lease, which is to be fetched now."""
+        job.awaited = job.lease < job.leases  # a look for another job's may have fetched it already
+        job.searched, job.search_at = 0, 0.0
+        job.lease_at = time.monotonic() + self._settings.lease_renew
+        log.debug("%s: lease %d is published", job, job.leases)

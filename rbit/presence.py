@@ -1,0 +1,62 @@
+"""The client's name on the broker: an exclusive queue, so that no two clients share their leases.
+
+Used in the client's main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from rbit.broker import Connection
+from rbit.errors import NameTaken, QueueUnavailable
+
+log = logging.getLogger("rbit.client")
+
+TRY_EVERY = 1.0  # seconds
+
+
+class Presence:
+    """Holds the name. After a lost connection the broker may keep it for that one for two heartbeats.
+
+    Arguments:
+        name: the client's name.
+        patience: seconds for which a taken name is tried at the start; later it is tried for ever.
+    """
+
+    def __init__(self, name: str, patience: float) -> None:
+        self._name = name
+        self._patience = patience
+        self._held_once = False
+        self._began = 0.0  # time.monotonic() when the connection was made
+        self._try_at = 0.0
+
+    def begin(self) -> None:
+        """Notes that there is a new connection."""
+        self._began = self._try_at = time.monotonic()
+
+    def claim(self, connection: Connection) -> bool:
+        """Returns whether the name is ours on this connection; it is asked for once a second.
+
+        Errors: NameTaken at the start, when it is not free in time; ConnectionLost.
+        """
+        now = time.monotonic()
+        if now < self._try_at:
+            return False
+        try:
+            connection.hold_name(self._name)
+        except NameTaken as error:
+            if error.by_queue:
+                text = f"there is a queue named {self._name} on RabbitMQ, so no client can have this name"
+                raise NameTaken(True, f"{text}; please give it another one in [rbit]") from error
+            said = f"another client named {self._name} is connected to RabbitMQ"
+            if not self._held_once and now - self._began >= self._patience:
+                raise NameTaken(False, f"{said}; give each its own name in [rbit]") from error
+            if self._try_at == self._began:
+                log.warning("%s, or its lost connection is not yet found; trying again", said)
+            self._try_at = now + TRY_EVERY
+            return False
+        except QueueUnavailable as error:
+            log.warning("the broker refuses the queue %s, so no other client is kept from this name", error)
+        self._held_once = True
+        return True

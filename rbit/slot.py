@@ -1,0 +1,244 @@
+"""A slot: a thread that runs one job at a time in its processes.
+
+It knows nothing of the broker: it gets a job, reports its statuses, and hands back its outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from rbit.errors import RbitError, StartUnknown, WorkerError
+from rbit.job import Job, printable
+from rbit.message import BUILDING, FAILED, WAITING
+from rbit.output import forget, visible
+from rbit.process import CommandProcess, Outcome, SetStatus, Sink, WorkerProcess
+from rbit.runners import Call, Command
+from rbit.status import Reporter, Updates
+from rbit.tree import Forest, Tree
+
+LONGEST_NAME = 64  # characters in the name of a status
+
+log = logging.getLogger("rbit.job")
+output = logging.getLogger("rbit.output")
+
+
+class Slot(threading.Thread):
+    """Runs one job at a time. Its processes start on first need and are reused.
+
+    Arguments:
+        number: from 1; for the log.
+        forest: where its processes are started.
+        reporter: tells PyBit; None without ``[pybit]``.
+        done: called in the slot's thread with the job when it has an outcome and no process is left.
+        worker_jobs: a worker is replaced after so many; 0: never.
+    """
+
+    def __init__(
+        self, number: int, forest: Forest, reporter: Reporter | None, done: Callable[[Job], None],
+        worker_jobs: int = 0,
+    ) -> None:
+        super().__init__(name=f"slot-{number}", daemon=True)
+        self.job: Job | None = None  # what it has to do; set and cleared by the main thread
+        self._forest = forest
+        self._reporter = reporter
+        self._done = done
+        self._worker_jobs = worker_jobs
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._verdict: Outcome | None = None
+        self._tree: Tree | None = None
+        self._worker: WorkerProcess | None = None
+        self._process: CommandProcess | WorkerProcess | None = None
+        self._ended: list[str] = []
+        self._stuck: list[str] = []
+        self._selector = selectors.DefaultSelector()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
+
+    def begin(self, job: Job) -> None:
+        """Starts a job; called by the main thread when ``job`` is None."""
+        self.job = job
+        self._verdict = None
+        job.begun = True
+        self._jobs.put(job)
+
+    def end(self, verdict: Outcome) -> None:
+        """Ends the processes of the job that runs; ``verdict`` becomes its outcome. Any thread may call it."""
+        self._verdict = verdict
+        os.eventfd_write(self._bell, 1)
+
+    def close(self) -> None:
+        """Ends the slot's processes and its thread, once the job is done; waits for it."""
+        self._jobs.put(None)
+        self.join()
+
+    def run(self) -> None:
+        while job := self._jobs.get():
+            outcome = Outcome(FAILED, "rbit itself failed")
+            try:
+                outcome = self._work(job)
+            except Exception as error:  # the job boundary: a fault here must not end the client
+                log.exception("%s: rbit itself failed", job)
+                outcome = Outcome(FAILED, f"rbit itself failed: {error!r}")
+                self._give_up(job)
+            finally:
+                job.outcome = replace(outcome, why=visible(outcome.why))
+                if outcome.traceback:
+                    # Indented, so that none of its lines can pass for an entry of the log.
+                    log.error("%s: %s", job, visible(outcome.traceback.rstrip()).replace("\n", "\n    "))
+                self._done(job)
+            del job  # or its body, which may be large, would stay until the next job
+        self._discard()
+        self._selector.close()
+        os.close(self._bell)
+
+    def _work(self, job: Job) -> Outcome:
+        outcome = Outcome(WAITING, pause=True)
+        try:
+            facts = job.check(self._reporter)
+            plan = job.runner.prepare(job.message, facts)
+            for _ in range(2):
+                try:
+                    process = self._start(job, plan)
+                except StartUnknown as error:
+                    self._discard()
+                    return Outcome(FAILED, f"{error} as the command began; it may have run")
+                except (WorkerError, OSError) as error:  # no fault of this job
+                    self._discard()
+                    return Outcome(WAITING, str(error), pause=True)
+                outcome = self._watch(job, process)
+                if process.started or self._verdict is not None:
+                    return outcome
+                # The worker had died, or the job before had spoilt it: this job never began.
+                self._discard()
+        except RbitError as error:
+            return Outcome(FAILED, str(error))
+        return Outcome(WAITING, f"no worker can be started: {outcome.why}", pause=True)
+
+    def _start(self, job: Job, plan: Call | Command) -> CommandProcess | WorkerProcess:
+        """Starts a process for a job. Errors: CommandRefused for this job; WorkerError for all jobs."""
+        if self._tree is None:
+            self._tree = self._forest.plant()
+            self._selector.register(self._tree, selectors.EVENT_READ, self._answer_tree)
+        report = reports(job.updates)
+        process: CommandProcess | WorkerProcess
+        if isinstance(plan, Command):
+            process = CommandProcess(self._tree, plan, job.message, *report)
+            process.register(self._selector)
+            job.updates.set_status(BUILDING)
+        else:
+            self._answer_tree()  # the worker may have died since its last job
+            if self._worker is not None and not self._worker.reusable:
+                self._drop_worker()
+            if self._worker is None:
+                self._worker = WorkerProcess(self._tree, self._worker_jobs)
+                self._worker.register(self._selector)
+            process = self._worker
+            if job.updates.last != BUILDING:
+                job.updates.set_status(BUILDING)
+            process.send(plan, job.message, job.section.settings, report)
+        return process
+
+    def _watch(self, job: Job, process: CommandProcess | WorkerProcess) -> Outcome:
+        """Waits until the job's process is over, its time is up or somebody ends it; then clears up."""
+        self._process = process
+        timeout = job.section.timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while not process.over and self._verdict is None:
+                self._turn(deadline)
+                if deadline is not None and not process.over and time.monotonic() >= deadline:
+                    self._verdict = self._verdict or Outcome(FAILED, f"timed out after {timeout:g} s")
+            verdict = None if process.over else self._verdict
+            self._clear(job, process, verdict)
+            outcome = process.finish(self._selector)
+        except WorkerError as error:
+            process.finish(self._selector)
+            self._discard()
+            return self._verdict or Outcome(FAILED, str(error))
+        finally:
+            self._process = None
+        if self._worker is not None and not self._worker.reusable:
+            self._drop_worker()
+        return verdict or outcome
+
+    def _clear(self, job: Job, process: CommandProcess | WorkerProcess, verdict: Outcome | None) -> None:
+        """Ends what is left of the job's processes; a worker that can run further jobs goes on."""
+        tree, worker = self._tree, self._worker
+        if tree is None:
+            return
+        alive = worker is not None and worker.status is None
+        spare = worker.pid if worker and alive and (process is not worker or not verdict) else None
+        if process.over and not process.has_children() and tree.only(spare):
+            return
+        self._ended, self._stuck = [], []
+        tree.end(spare)
+        while tree.ending:
+            self._turn(tree.check())
+        if self._ended:
+            left = "" if verdict else " what it had left running"
+            log.info("%s: ended%s: %s", job, left, ", ".join(self._ended))
+        if self._stuck:
+            log.error("%s: cannot be killed: %s", job, ", ".join(self._stuck))
+            raise WorkerError("its processes cannot be killed")
+
+    def _turn(self, deadline: float | None) -> None:
+        """Waits for something to happen, no longer than to the deadline, and deals with it."""
+        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+        for key, _ in self._selector.select(wait):
+            # What came before it may have closed it.
+            if key.fd in self._selector.get_map():
+                key.data()
+
+    def _answer_bell(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+
+    def _answer_tree(self) -> None:
+        for event in self._tree.events() if self._tree else ():
+            if "ended" in event:
+                self._ended, self._stuck = event["ended"], event["stuck"]
+            for process in (self._process, self._worker):
+                if process is not None and event.get("exited") == process.pid:
+                    process.exited(event["status"])
+
+    def _drop_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close(self._selector)
+
+    def _give_up(self, job: Job) -> None:
+        try:
+            self._discard()
+        except Exception:  # the slot must go on
+            log.exception("%s: some of its processes may be left", job)
+
+    def _discard(self) -> None:
+        """Ends all processes of the slot at once; new ones start when they are needed."""
+        self._drop_worker()
+        tree, self._tree = self._tree, None
+        if tree is not None:
+            forget(self._selector, tree.fileno())
+            strays = self._forest.fell(tree)
+            if strays:
+                log.warning("%s: killed what had lost its keeper: %s", self.name, ", ".join(strays))
+
+
+def reports(updates: Updates) -> tuple[SetStatus, Sink]:
+    """Returns where the statuses and the lines of a job go. They do not hold its body."""
+    label = updates.label
+
+    def set_status(name: str, message: str) -> None:
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            log.warning("%s: no name of a status, so not reported: %s", label, printable(name))
+        else:
+            updates.set_status(name, visible(message))
+
+    return set_status, lambda line: output.info("%s: %s", label, visible(line))

@@ -1,0 +1,139 @@
+"""The queues that are asked for messages: those of the runners, and those of the leases of their jobs.
+
+Keeps them over connections, and knows what to do when the broker refuses one. Decides nothing about
+messages. Used in the client's main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable
+
+from rbit.broker import Connection, Delivery, Queue, prepare_exchange
+from rbit.errors import QueueUnavailable, QueueUnusable
+from rbit.message import Settled
+from rbit.repeats import worth_saying
+from rbit.rota import Rota
+from rbit.settings import own_queues
+
+log = logging.getLogger("rbit.client")
+
+
+class Sources:
+    """The queues.
+
+    Arguments:
+        names: of the runners' queues.
+        client: the client's name, which the names of the lease queues hold.
+        rota: their turns; it is told what was found empty, refused, or gone.
+    """
+
+    def __init__(self, names: Iterable[str], client: str, rota: Rota) -> None:
+        self._names = list(names)
+        self._client = client
+        self._rota = rota
+        self._connection: Connection | None = None
+        self._queues: dict[str, Queue] = {}
+        self._failures: dict[str, int] = {}  # how often the broker refused a queue, in a row
+        self._doubtful: list[Settled] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether they can be asked."""
+        return self._connection is not None
+
+    def prepare(self, connection: Connection) -> None:
+        """Looks at every queue on a new connection. Errors: ConnectionLost."""
+        self._connection = connection
+        self._queues = {name: Queue(connection, name) for name in self._names}
+        self._rota.ask_again()
+        prepare_exchange(connection)
+        for queue in list(self._queues.values()):
+            try:
+                queue.prepare()
+            except QueueUnavailable as error:  # it may be readable all the same
+                log.warning("the broker refuses to prepare the queue %s", error)
+            self._look_for_leases(queue.name)
+
+    def add_leases(self, name: str) -> None:
+        """Has the lease queue of a queue asked too, for there is one now."""
+        lease = own_queues(self._client, name)["lease"]
+        if self._connection is not None and lease not in self._queues:
+            self._queues[lease] = Queue(self._connection, lease, name)
+            self._rota.add(lease)
+
+    def origin(self, name: str) -> str:
+        """Returns the queue that the messages of one of the queues belong to."""
+        return self._queues[name].origin
+
+    def get(self, name: str) -> Delivery | None:
+        """Takes a message; None when there is none, or the broker refuses the queue. Errors: ConnectionLost."""
+        queue = self._queues.get(name)
+        if queue is None:
+            return None
+        try:
+            if self._failures.get(name):
+                with contextlib.suppress(QueueUnavailable):
+                    queue.prepare()
+            delivery = queue.get()
+        except QueueUnavailable as error:
+            self._refused(queue, error)
+            return None
+        finally:
+            self._doubtful += queue.doubtful()
+        if self._failures.pop(name, 0):
+            log.info("the queue %s can be read again", name)
+        if delivery is None:
+            self._rota.found_empty(name)
+        return delivery
+
+    def prove(self) -> None:
+        """Makes sure of the acknowledgements so far. Errors: ConnectionLost."""
+        for queue in self._queues.values():
+            with contextlib.suppress(QueueUnavailable):  # its next get says so
+                queue.prove()
+
+    def doubtful(self) -> list[Settled]:
+        """Returns, once, what was acknowledged and may come again all the same."""
+        found, self._doubtful = self._doubtful, []
+        return found
+
+    def lose(self, error: Exception) -> None:
+        """Notes that the connection broke, and that it is closed."""
+        if isinstance(error, QueueUnusable):
+            log.error("the queue %s; it is left alone until rbit is started again", error)
+            if error.queue in self._names:
+                self._names.remove(error.queue)
+            self._rota.remove(error.queue)
+        for queue in list(self._queues.values()):
+            self._doubtful += queue.doubtful()
+            if queue.is_lease:
+                self._drop(queue)
+        self._queues.clear()
+        self._connection = None
+
+    def _look_for_leases(self, name: str) -> None:
+        assert self._connection is not None
+        lease = own_queues(self._client, name)["lease"]
+        try:
+            there = Queue(self._connection, lease).count() is not None
+        except QueueUnavailable as error:
+            log.warning("the broker refuses the queue %s", error)
+        else:
+            if there:
+                self.add_leases(name)
+
+    def _refused(self, queue: Queue, error: QueueUnavailable) -> None:
+        if queue.is_lease:  # the next lease makes it again
+            log.warning("the broker refuses the queue %s", error)
+            self._drop(queue)
+            return
+        self._failures[queue.name] = failures = self._failures.get(queue.name, 0) + 1
+        if worth_saying(failures):
+            log.error("the broker refuses the queue %s; it is tried again at each poll", error)
+        self._rota.hold(queue.name)
+
+    def _drop(self, queue: Queue) -> None:
+        del self._queues[queue.name]
+        self._rota.remove(queue.name)

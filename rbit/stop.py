@@ -1,0 +1,59 @@
+"""Stop signals: the first lets the jobs that run finish, the second ends them.
+
+The handlers count, and do nothing else but to ask whether a wait for the broker is to end. Used in the
+client's main thread, the only one in which Python runs handlers.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+
+log = logging.getLogger("rbit.client")
+
+PATIENCE = 0.3  # seconds that a client with nothing more to do waits for a broker's answer
+
+
+class StopSignals:
+    """Counts SIGINT and SIGTERM.
+
+    Arguments:
+        timeout: seconds after which the first acts as the second; None: never.
+        tick: called, in the middle of whatever runs, every ``PATIENCE`` seconds from the first signal or
+            from ``hurry`` on; what it raises ends what runs.
+    """
+
+    def __init__(self, timeout: float | None, tick: Callable[[], None]) -> None:
+        self._timeout = timeout
+        self._tick = tick
+        self.seen = 0  # signals
+        self._began = 0.0  # time.monotonic() when the first was seen
+
+    def install(self) -> None:
+        """Takes the signals over."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+        signal.signal(signal.SIGALRM, lambda *_: self._tick())
+
+    def hurry(self) -> None:
+        """Begins to call ``tick``, signal or not."""
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+
+    def rest(self) -> None:
+        """Calls ``tick`` no more."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def count(self) -> int:
+        """Returns how many signals have come, up to 2."""
+        if self.seen == 1 and self._timeout is not None:
+            self._began = self._began or time.monotonic()
+            if time.monotonic() >= self._began + self._timeout:
+                log.info("stopping now, %g s after the first signal", self._timeout)
+                self.seen = 2
+        return min(self.seen, 2)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.seen += 1
+        self.hurry()

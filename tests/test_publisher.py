@@ -1,0 +1,150 @@
+"""The publisher, in this process, on a real broker."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable
+from functools import partial
+
+from rbit.message import Properties
+from rbit.publisher import Copy, Publisher
+from rbit.settings import AmqpSettings
+from tests.support.case import BrokerCase
+from tests.support.node import PrivateNode
+from tests.support.proxy import Proxy
+
+
+class PublisherTest(BrokerCase):
+    own: PrivateNode | None = None
+
+    @classmethod
+    def make_node(cls) -> PrivateNode:
+        if cls.own is None:  # for its alarms would block the other tests
+            cls.own = PrivateNode()
+            cls.addClassCleanup(cls.own.stop)
+            cls.own.start()
+        return cls.own
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.results: dict[str, bool] = {}
+
+    def publisher(self, port: int, blocked: float = 600.0, patience: float = 10.0) -> Publisher:
+        amqp = AmqpSettings((("127.0.0.1", None),), port, "guest", "guest", "/", 30, 60.0, "classic")
+        made = Publisher(amqp, "test", blocked, patience)
+        made.start()
+        self.addCleanup(made.close, 10.0)
+        return made
+
+    def copy(self, queue: str, body: str) -> Copy:
+        return Copy(queue, body.encode(), Properties(), partial(self.note, body))
+
+    def note(self, body: str, confirmed: bool) -> None:
+        self.results[body] = confirmed
+
+    def alarm(self, on: bool) -> None:
+        self.node.ctl("set_vm_memory_high_watermark", *(("absolute", "1MB") if on else ("0.4",)))
+
+    def test_copy_is_there_once_after_an_alarm_that_outlasted_several_tries(self) -> None:
+        queue = self.declare(self.queue_name())
+        publisher = self.publisher(self.node.port, blocked=0.5)
+        self.alarm(True)
+        try:
+            copy = self.copy(queue, "a")
+            publisher.put(copy)
+            self.wait_until(lambda: copy.failures >= 3, what="three tries")
+        finally:
+            self.alarm(False)
+        self.wait_until(lambda: self.results == {"a": True}, 60, "the confirm")
+        # What the abandoned connections still held is with the broker before this.
+        connections = ("--silent", "list_connections", "name")
+        self.wait_until(lambda: len(self.node.ctl(*connections).splitlines()) <= 2, what="the end of the others")
+        self.assertEqual(self.bodies(queue), [b"a"])
+
+    def test_alarm_is_said_once_and_its_end_too(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "a")
+        runners = {queue: {"runner": "shell!false"}}
+        self.alarm(True)
+        try:
+            rbit = self.rbit(self.ini(runners))
+            rbit.wait_for_line("WARNING RabbitMQ has taken no copy for 10 s: an alarm")
+            self.assertEqual(self.depth(f"{queue}.failed"), 0)
+        finally:
+            self.alarm(False)
+        rbit.wait_for_line("INFO RabbitMQ takes copies again")
+        self.wait_until(lambda: self.depth(f"{queue}.failed") == 1, what="the copy")
+        self.assertEqual(rbit.stop(), 0)
+        self.assertEqual(rbit.output.count("RabbitMQ has taken no copy"), 1)
+
+    def test_alarm_that_outlasts_several_tries_is_said_once(self) -> None:
+        queue = self.declare(self.queue_name())
+        publisher = self.publisher(self.node.port, blocked=1.0, patience=0.5)
+        with self.assertLogs("rbit.client") as logs:
+            self.alarm(True)
+            try:
+                copy = self.copy(queue, "a")
+                publisher.put(copy)
+                self.watch_until(publisher, lambda: copy.failures >= 3)
+            finally:
+                self.alarm(False)
+            self.watch_until(publisher, lambda: self.results)
+            publisher.watch()
+        said = [record.levelname for record in logs.records if "RabbitMQ" in record.message]
+        self.assertEqual(said, ["WARNING", "INFO"])
+
+    def watch_until(self, publisher: Publisher, condition: Callable[[], object]) -> None:
+        """Call ``watch`` again and again until a condition holds."""
+        self.wait_until(lambda: publisher.watch() or condition(), 60)
+
+    def test_copy_that_no_queue_takes_is_tried_again_and_holds_up_no_other(self) -> None:
+        queue, missing = self.declare(self.queue_name()), self.queue_name("missing")
+        publisher = self.publisher(self.node.port)
+        publisher.put(self.copy(missing, "a"))
+        publisher.put(self.copy(queue, "b"))
+        self.wait_until(lambda: self.results == {"b": True}, what="the other copy")
+        self.declare(missing)
+        self.wait_until(lambda: self.results.get("a"), 60, "the first copy")
+        self.assertEqual((self.bodies(missing), self.bodies(queue)), ([b"a"], [b"b"]))
+
+    def test_copy_is_tried_again_after_a_lost_connection(self) -> None:
+        queue = self.declare(self.queue_name())
+        with Proxy(self.node.port) as proxy:
+            publisher = self.publisher(proxy.port)
+            publisher.put(self.copy(queue, "a"))
+            self.wait_until(lambda: "a" in self.results, what="the first copy")
+            proxy.cut()
+            publisher.put(self.copy(queue, "b"))
+            self.wait_until(lambda: "b" in self.results, 60, "the second copy")
+        self.assertEqual(self.bodies(queue), [b"a", b"b"])
+
+    def test_what_is_not_published_is_given_back_at_the_end(self) -> None:
+        publisher = self.publisher(self.node.port)
+        waiting, cancelled = self.copy(self.queue_name("missing"), "a"), self.copy(self.queue_name("missing"), "b")
+        publisher.put(waiting)
+        publisher.put(cancelled)
+        self.wait_until(lambda: cancelled.failures > 0, what="the first try")
+        self.assertFalse(cancelled.cancel(), "the broker might have had it")
+        self.wait_until(lambda: self.results == {"b": False}, what="the end of the cancelled one")
+        publisher.close(10.0)
+        self.assertEqual(self.results, {"a": False, "b": False})
+
+    def test_copy_that_is_cancelled_under_an_alarm_is_never_there(self) -> None:
+        queue = self.declare(self.queue_name())
+        publisher = self.publisher(self.node.port)
+        self.alarm(True)
+        try:
+            first = self.copy(queue, "a")
+            publisher.put(first)
+            connections = ("--silent", "list_connections", "state")
+            self.wait_until(lambda: "blocked" in self.node.ctl(*connections), what="the alarm to strike")
+            self.assertTrue(first.cancel())
+        finally:
+            self.alarm(False)
+        publisher.put(self.copy(queue, "b"))
+        self.wait_until(lambda: self.results == {"b": True}, 60, "the other copy")
+        self.assertEqual(self.bodies(queue), [b"b"])
+
+
+if __name__ == "__main__":
+    unittest.main()
