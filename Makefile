@@ -1,12 +1,16 @@
 # Sets rbit up in this checkout, shows it at work, tests it. Nothing here talks to a broker that it did not start.
 #
 #   make demo             the main job on a private RabbitMQ node; what it makes is in build/demo
-#   make test             all tests (broker tests are skipped without RabbitMQ; with CI=true they fail instead)
-#   make setup            what both of them need
+#   make test             all tests, in parts side by side; those that need RabbitMQ are skipped without it,
+#                         and fail with CI=true
+#   make faults           a client, worker or broker killed every few seconds, and a ledger of all jobs: 20 minutes, or
+#                         MINUTES=5 SEED=1 CLUSTER=--cluster; see docs/faults.rst
+#   make setup            what all of them need
 #   make clean            removes what these made, the virtual environment too
 #   PYTHON=python3.12     the Python to use, 3.10 or later
 
 PYTHON ?= python3
+MINUTES ?= 20
 VENV := .venv
 LOG := build/setup.log
 STAMP := $(VENV)/.rbit-$(subst /,_,$(PYTHON))
@@ -15,13 +19,16 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 .ONESHELL:
 .SILENT:
-.PHONY: demo test setup broker clean
+.PHONY: demo test faults setup broker clean
 
 demo: setup
 	$(VENV)/bin/python examples/demo.py
 
 test: setup
-	$(VENV)/bin/python -m unittest discover -v
+	$(VENV)/bin/python -m tests
+
+faults: setup
+	$(VENV)/bin/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(CLUSTER)
 
 setup: $(STAMP) broker
 

@@ -1,0 +1,54 @@
+"""Runs ``python -m unittest discover`` in parts side by side: the tests wait more than they work.
+
+Each part is a process with a RabbitMQ node of its own. What a part printed is shown when it has ended.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PARTS = tuple(f"test_{letters}*.py" for letters in ("[a-d]", "[e-k]", "l", "[m-r]", "[s-z]"))  # alike in length
+
+
+def main() -> int:
+    """Run all parts; return 0 if every test passed."""
+    here = Path(__file__).parent
+    files = {path.name for path in here.glob("test_*.py")}
+    covered = [path.name for part in PARTS for path in here.glob(part)]
+    if sorted(covered) != sorted(files):
+        print(f"the parts do not cover each file once: {sorted(files ^ set(covered))}", file=sys.stderr)
+        return 1
+    began = time.monotonic()
+    processes = []
+    for part in PARTS:
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the part
+        command = [sys.executable, "-m", "unittest", "discover", "-v", "-p", part]
+        process = subprocess.Popen(
+            command, cwd=here.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        processes.append((part, output, process))
+    failed = []
+    try:
+        while processes:
+            time.sleep(0.2)
+            for part, output, process in [entry for entry in processes if entry[2].poll() is not None]:
+                processes.remove((part, output, process))
+                output.seek(0)
+                sys.stdout.write(output.read().decode("utf-8", "replace"))
+                taken = time.monotonic() - began
+                print(f"{part}: ended with {process.returncode} after {taken:.0f} s", flush=True)
+                failed += [part] if process.returncode else []
+    finally:
+        for _, _, process in processes:
+            process.terminate()
+            process.wait()
+    print(f"failed: {', '.join(failed)}" if failed else "all parts passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""A run of the harness: brokers, clients and load are started, faults happen, all is worked off and counted."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.actions import Actions
+from tests.faults.client import LEASE_TTL, Client
+from tests.faults.evidence import Evidence, read_log
+from tests.faults.ledger import Ledger, make
+from tests.faults.load import Load
+from tests.faults.record import Record
+from tests.faults.schedule import OF_CLIENTS, Fault
+from tests.support.cluster import Cluster
+from tests.support.node import NodeError
+from tests.support.pybit_web import PybitWeb
+
+CLIENTS = 3
+BACKLOG = 10  # jobs submitted and not done; six run at once
+DRAIN_BOUND = 240.0  # seconds from the last fault until no message is left
+# A quorum queue sends on what has expired, and waits for a confirm of the queue that it goes to. When that one's
+# leader is killed it tries again after this time, or twice this, in milliseconds. RabbitMQ's default is 3 minutes.
+ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}]."
+STATUS_BOUND = 45.0  # seconds from the last fault until PyBit is told what it will be told
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is run.
+
+    Attributes:
+        folder: where everything is written, which exists and is empty.
+        faults: what happens.
+        seconds: how long jobs are submitted.
+        seed: decides on the jobs.
+        nodes: of the broker; several are a cluster with quorum queues.
+        clients: how many.
+        own_quorum: whether the clients' own queues are quorum queues.
+    """
+
+    folder: Path
+    faults: list[Fault]
+    seconds: float
+    seed: int
+    nodes: int = 1
+    clients: int = CLIENTS
+    own_quorum: bool = True
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What faults happen to."""
+
+    record: Record
+    cluster: Cluster
+    web: PybitWeb
+    clients: list[Client]
+
+    def submitted(self) -> dict[str, int | None]:
+        """The jobs that the broker has confirmed, each with its id at PyBit if it is a build request."""
+        return {event.facts["job"]: event.facts["request"] for event in self.record.events("submitted")}
+
+    def left(self) -> dict[str, int]:
+        """How many messages each queue holds, ready or delivered."""
+        try:
+            table = self.cluster.ctl("--silent", "list_queues", "--no-table-headers", "name", "messages")
+        except NodeError as error:
+            return {f"unknown: {error}": 1}
+        lines = (line.split("\t") for line in table.splitlines() if "\t" in line)
+        return {name: int(count) for name, count in lines}
+
+    def is_done(self) -> bool:
+        """Whether every job is done, no message left, and PyBit told."""
+        done = {run.job for run in self.record.runs() if run.complete}
+        submitted = self.submitted()
+        if submitted.keys() - done or sum(self.left().values()):
+            time.sleep(0.5)
+            return False
+        requests = [request for request in submitted.values() if request is not None]
+        if all("Done" in dict(self.web.history(request)) for request in requests):
+            return True
+        # A status may have gone with its client; then there is nothing to wait for but what is on its way.
+        return time.time() > self.record.events("drain")[0].at + STATUS_BOUND
+
+    def attend(self, until: float) -> None:
+        """Start clients again that ended by themselves, up to a time of time.monotonic()."""
+        while True:
+            for client in self.clients:
+                if client.lock.acquire(blocking=False):
+                    client.revive()
+                    client.lock.release()
+            if time.monotonic() >= until:
+                return
+            time.sleep(min(0.2, max(0.0, until - time.monotonic())))
+
+
+def run(setting: Setting, say: Callable[[str], None] = lambda line: None) -> Ledger:
+    """Run it; what it started is ended, whatever happens.
+
+    Arguments:
+        setting: what.
+        say: is told in a line what happens.
+    """
+    with contextlib.ExitStack() as stack:
+        record = stack.enter_context(contextlib.closing(Record(setting.folder)))
+        cluster = stack.enter_context(Cluster(setting.nodes, ADVANCED))
+        web = stack.enter_context(PybitWeb())
+        clients = []
+        for number in range(setting.clients):
+            name, ports = f"faults-{number + 1}", [node.port for node in cluster.nodes]
+            clients.append(Client(name, record, ports, web.url, setting.own_quorum))
+            stack.callback(clients[-1].close)
+        stage = _Stage(record, cluster, web, clients)
+        say(f"{setting.nodes} nodes, {setting.clients} clients, {len(setting.faults)} faults to come")
+        _work(setting, stage, say)
+        left = stage.left()
+        statuses = {request: [status for status, _ in web.history(request)]
+                    for request in stage.submitted().values() if request is not None}
+        logs = {client.name: read_log(client.log_path) for client in clients}
+        return make(Evidence(record.events(), logs, LEASE_TTL), record.runs(), statuses, left)
+
+
+def _work(setting: Setting, stage: _Stage, say: Callable[[str], None]) -> None:
+    """Runs the load and the faults, waits until all is worked off, and stops the clients."""
+    load = Load(stage.cluster, stage.web, stage.record, setting.seed, BACKLOG)
+    load.declare(setting.nodes > 1)
+    for client in stage.clients:
+        client.start()
+    load.start()
+    actions = Actions(stage.clients, stage.cluster, stage.web, stage.record)
+    began = time.monotonic()
+    for fault in setting.faults:
+        stage.attend(began + fault.at)
+        whose = f" of client {fault.client + 1}" if fault.kind in OF_CLIENTS else ""
+        say(f"{fault.at:6.1f} s: {fault.kind}{whose}")
+        actions.begin(fault)
+    stage.attend(began + setting.seconds)
+    load.finish()
+    actions.finish()
+    stage.record.note("drain")
+    say("no more jobs, no more faults; waiting until all is worked off")
+    deadline = time.monotonic() + DRAIN_BOUND  # the ledger says what is left then
+    while not stage.is_done() and time.monotonic() < deadline:
+        stage.attend(0.0)
+    for client in stage.clients:
+        status = client.stop()
+        if status or not client.is_clean():
+            stage.record.note("client did not stop", client=client.name, status=status, clean=client.is_clean())

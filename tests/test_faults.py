@@ -1,0 +1,136 @@
+"""Real clients, a real broker, one fault of each kind: no job is lost, none under a lease runs twice unexplained.
+
+And the ledger that says so: it finds what is lost, and takes no exception without its proof.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import unittest
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.faults import ledger
+from tests.faults.evidence import Evidence, Log
+from tests.faults.harness import Setting, run
+from tests.faults.record import Event, Run
+from tests.faults.schedule import EACH_KIND, EACH_KIND_OF_A_CLUSTER, KINDS, Fault, draw
+from tests.support.case import require_broker
+
+
+class FaultsCase(unittest.TestCase):
+    """Runs the harness; a test that fails keeps the folder with all logs, and names it."""
+
+    def run_faults(self, faults: list[Fault], seconds: float, nodes: int, jobs: int) -> Path:
+        """Run faults, and expect the promise to be kept for at least so many jobs; return the folder."""
+        require_broker(self)
+        folder = Path(tempfile.mkdtemp(prefix="rbit-faults-"))
+        found = run(Setting(folder, faults, seconds, seed=1, nodes=nodes))
+        text = "\n".join([*found.failures, found.table(), *found.proofs, f"logs in {folder}"])
+        self.assertEqual(found.failures, [], text)
+        self.assertGreaterEqual(found.rows["jobs with a complete run"], jobs, text)
+        self.assertGreaterEqual(found.rows["jobs under a lease"], jobs // 2, text)
+        self.addCleanup(shutil.rmtree, folder)
+        return folder
+
+
+class FaultsTest(FaultsCase):
+    def test_no_job_is_lost_and_none_runs_twice_whatever_fails(self) -> None:
+        self.assertEqual({fault.kind for fault in EACH_KIND}, set(KINDS))
+        folder = self.run_faults(EACH_KIND, 47, nodes=1, jobs=30)
+        events = (folder / "events.jsonl").read_text()
+        for what in ("client killed", "worker killed", "broker killed", "broker shut down", "alarm over",
+                     "pybit down over", "pybit slow over", "reachable", "cut", "forget"):
+            self.assertIn(f'"what": "{what}"', events)
+
+
+class ScheduleTest(unittest.TestCase):
+    def test_same_seed_gives_the_same_faults(self) -> None:
+        self.assertEqual(draw(1, 600, 3), draw(1, 600, 3))
+        self.assertNotEqual(draw(1, 600, 3), draw(2, 600, 3))
+
+    def test_long_run_has_every_kind_of_fault(self) -> None:
+        for seed in range(5):
+            self.assertEqual({fault.kind for fault in draw(seed, 1200, 3)}, set(KINDS))
+
+    def test_cluster_loses_the_leader_under_load(self) -> None:
+        self.assertIn("kill broker", {fault.kind for fault in EACH_KIND_OF_A_CLUSTER})
+
+
+class LedgerTest(unittest.TestCase):
+    """Two complete runs of job x, at c1 from 100 to 105 and at c2 from 110 to 112, with this and that known."""
+
+    def ledger(self, *events: Event, log: Log | None = None, runs: Sequence[Run] = (),
+               statuses: Sequence[str] = ("Done",)) -> ledger.Ledger:
+        submitted = Event(99, "submitted", {"job": "x", "request": 1})
+        logs = {"c1": {"x": log or Log(published=[101], held=[101])}}
+        both = [Run("x", "c1", 7, 100, 105, "end"), Run("x", "c2", 8, 110, 112, "end")]
+        return ledger.make(
+            Evidence([submitted, *events], logs, ttl=8), list(runs) or both, {1: list(statuses)}, {"q": 0}
+        )
+
+    def assert_excepted(self, found: ledger.Ledger, why: str) -> None:
+        self.assertEqual(found.failures, [])
+        self.assertEqual(found.rows[f"  {ledger.EXCEPTIONS[why]}"], 1, found.table())
+        self.assertEqual(len(found.proofs), 1)
+
+    def test_second_run_that_nothing_explains_is_a_failure(self) -> None:
+        found = self.ledger()
+        self.assertEqual(len(found.failures), 1)
+        self.assertEqual(found.rows["  UNEXPLAINED"], 1)
+
+    def test_lost_job_is_a_failure(self) -> None:
+        found = self.ledger(runs=[Run("x", "c1", 7, 100)])
+        self.assertEqual(found.rows["lost"], 1)
+        self.assertIn("x is lost", found.failures)
+
+    def test_message_left_is_a_failure(self) -> None:
+        found = ledger.make(Evidence([], {}, 8), [], {}, {"q.failed": 1})
+        self.assertEqual(found.failures, ["1 messages are left in q.failed"])
+
+    def test_young_job_has_a_column_of_its_own(self) -> None:
+        self.assert_excepted(self.ledger(log=Log(published=[101])), "young")
+
+    def test_lease_that_is_first_held_after_a_lost_connection_has_a_column_of_its_own(self) -> None:
+        self.assert_excepted(self.ledger(log=Log(published=[101], again=[104], held=[104])), "handover")
+        self.assertTrue(self.ledger(log=Log(published=[101], again=[104], held=[101, 104])).failures)
+
+    def test_killed_client_explains_only_while_it_has_the_message(self) -> None:
+        killed = Event(104, "client killed", {"client": "c1"})
+        self.assert_excepted(self.ledger(killed), "killed")
+        for at, client in ((99.9, "c1"), (111, "c1"), (104, "c2")):
+            self.assertTrue(self.ledger(Event(at, "client killed", {"client": client})).failures, (at, client))
+        self.assertTrue(self.ledger(killed, log=Log(held=[101], acked=[103])).failures)
+
+    def test_killed_worker_explains_only_its_own_run(self) -> None:
+        self.assert_excepted(self.ledger(Event(104, "worker killed", {"client": "c1", "pid": 7})), "killed")
+        self.assertTrue(self.ledger(Event(104, "worker killed", {"client": "c1", "pid": 9})).failures)
+
+    def test_silence_explains_only_when_the_lease_ran_out_in_it(self) -> None:
+        def silence(begin: float, end: float, client: str = "c1") -> list[Event]:
+            return [Event(begin, "unreachable", {"client": client}), Event(end, "reachable", {"client": client})]
+
+        self.assert_excepted(self.ledger(*silence(102, 109.5)), "out of reach")
+        self.assert_excepted(self.ledger(*silence(102, 109.5, "*")), "out of reach")
+        for begin, end, client in ((102, 108.9, "c1"), (109.1, 109.9, "c1"), (102, 109.5, "c2")):
+            self.assertTrue(self.ledger(*silence(begin, end, client)).failures)
+        self.assertTrue(self.ledger(*silence(102, 109.5), log=Log([101], [101], [101.5])).failures)
+
+    def test_killed_broker_explains_only_within_a_second_of_the_ack(self) -> None:
+        log = Log(published=[101], held=[101], acked=[105.5])
+        killed = Event(106.5, "broker killed", {"before": 106.4})
+        self.assert_excepted(self.ledger(killed, log=log), "ack forgotten")
+        self.assertTrue(self.ledger(Event(106.7, "broker killed", {"before": 106.6}), log=log).failures)
+
+    def test_status_that_pybit_does_not_have_is_a_failure_unless_its_client_was_ended(self) -> None:
+        one = [Run("x", "c1", 7, 100, 105, "end")]
+        self.assertEqual(len(self.ledger(runs=one, statuses=["Building"]).failures), 1)
+        killed = Event(105.5, "client killed", {"client": "c1"})
+        self.assertEqual(self.ledger(killed, runs=one, statuses=["Building"]).failures, [])
+        told = Log(held=[101], acked=[105.1], told=[105.2])
+        self.assertEqual(len(self.ledger(killed, runs=one, statuses=["Building"], log=told).failures), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
