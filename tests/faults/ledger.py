@@ -67,6 +67,12 @@ def make(evidence: Evidence, runs: list[Run], statuses: dict[int, list[str]], le
     _count_statuses(ledger, evidence, by_job, submitted, statuses)
     ledger.rows["messages left anywhere"] = sum(left.values())
     ledger.failures += [f"{count} messages are left in {queue}" for queue, count in left.items() if count]
+    stranded = [event for event in evidence.events if event.what == "stranded"]
+    ledger.rows["messages that stood still until their queue had a new leader"] = sum(
+        event.facts["count"] for event in stranded
+    )
+    ledger.proofs += [f"{event.facts['queue']} had expired messages and did not send them on, "
+                      f"until {event.facts['leader']} was restarted at {event.at:.3f}" for event in stranded]
     ledger.rows["faults"] = sum(event.what == "fault" for event in evidence.events)
     for what in ("client ended by itself", "client did not stop"):
         found = [event for event in evidence.events if event.what == what]
