@@ -18,9 +18,15 @@ from rbit.repeats import doubled
 from rbit.settings import own_queues
 
 REMEMBERED = 3600.0  # seconds that a message is known by which no other can be mistaken for it
-MOST = 50_000  # messages that are remembered, some 10 MB; the oldest are forgotten first
-SEARCHES = 7  # looks for a message before it waits for the next poll: for about a minute
-FIRST_SEARCH = 0.5  # seconds between the first two of them; it doubles
+MOST = 50_000  # messages that are remembered, some 20 MB; the oldest are forgotten first
+FIRST_SEARCH = 0.5  # seconds between the first two looks for a message; it doubles
+LONGEST_SEARCH = 30.0  # seconds
+PUBLISHED_SEARCHES = 7  # looks for a lease, about half a minute, while the delivery before it is there
+# Looks for a message in the queue of its runner, where others wait too: each may count, for one of these, as a
+# delivery that failed, and a quorum queue drops what has failed too often (RabbitMQ 4: 20 times).
+ORIGIN_SEARCHES = 3
+AT_SEARCH = (0, 3, 9)  # of all looks after a loss, those that may be such ones: at once, after 3.5 s and 2 min
+
 
 class Claims:
     """The jobs that are not settled, and what may come again of those that are.
@@ -36,8 +42,9 @@ class Claims:
         self.jobs: list[Job] = []
         self._name = name
         self._mistaken = mistaken
-        self._known: dict[Hashable, float] = {}  # until when, by time.monotonic(); the oldest first
-        self._doubtful: list[tuple[float, Hashable]] = []  # the same, for what may come once
+        # What may come again, until when, by time.monotonic(); the oldest first.
+        self._known: dict[Hashable, float] = {}  # any number of times
+        self._doubtful: dict[Hashable, list[float]] = {}  # once for each entry
 
     def owner(self, delivery: Delivery) -> Job | None:
         """Returns the job whose message this is."""
@@ -49,8 +56,7 @@ class Claims:
         jobs = [job for job in self.jobs if is_of(job, delivery)]
         # A leased one has its lease to wait for; another message may have the same body.
         lost = [job for job in jobs if job.delivery.lost and not job.lease]
-        certain = [job for job in jobs if tag.copy or (job.lease and job.is_named)]
-        return next(iter(lost or certain), None)
+        return next(iter(lost or (jobs if tag.copy else ())), None)
 
     def take(self, job: Job, delivery: Delivery) -> Delivery | None:
         """Gives a job a delivery of its message; returns the one that it does not need any more."""
@@ -61,33 +67,36 @@ class Claims:
             return delivery
         if before is None:
             job.lease_at = min(job.lease_at, time.monotonic())  # nobody knows how old it is
-        job.delivery, job.lease = delivery, number
+            if number and not job.lease:  # the original was not acknowledged, so it comes again too
+                self.doubt([self.note_of(job.delivery, job)])
+        job.delivery, job.lease, job.looked = delivery, number, 0
+        delivery.body = job.message.body  # one of the two is enough
         return before
 
     def absorbs(self, delivery: Delivery) -> bool:
-        """Whether this is a message that was settled here."""
-        self._drop_old()
+        """Whether this is a message that was settled here, or replaced by a lease."""
         token = envelope.tag_of(delivery.properties).job
         if (token is None and not may_be_known(delivery)) or not (self._known or self._doubtful):
             return False
         key: Hashable = token or Identity.of(delivery.queue, delivery.properties, delivery.body)
-        if key in self._known:
+        now = time.monotonic()
+        if self._known.get(key, 0.0) > now:
             return True
-        entry = next((entry for entry in self._doubtful if entry[1] == key), None)
-        if entry is not None:
-            self._doubtful.remove(entry)
-        return entry is not None
+        left = [until for until in self._doubtful.pop(key, ()) if until > now]
+        if left[1:]:
+            self._doubtful[key] = left[1:]
+        return bool(left)
 
     def settled(self, job: Job, back: bool) -> None:
         """Notes that the message of a job is acknowledged, or put back as it was: then it is to come again."""
         self.jobs.remove(job)
         if job.leases and not back:
             self._remember(job.token)
-        if ((job.leases and job.is_named) or job.identity.copy) and not back:
+        if job.identity.copy and not back:
             self._remember(job.identity)
 
-    def note_of(self, delivery: Delivery, job: Job | None = None) -> Settled:
-        """Returns what is to be remembered of a delivery whose acknowledgement is doubtful.
+    def note_of(self, delivery: Delivery, job: Job | None = None) -> Settled | None:
+        """Returns what is to be remembered of a delivery whose acknowledgement is doubtful, if anything.
 
         Arguments:
             delivery: the delivery.
@@ -97,44 +106,61 @@ class Claims:
             return Settled(token, True)
         if job is not None:
             # What has no name and no lease is rather run twice than another of its body not at all.
-            return Settled(job.identity if job.is_named or job.leases else None, job.is_named)
+            return Settled(job.identity, job.is_named) if job.is_named or job.leases else None
         identity = Identity.of(delivery.queue, delivery.properties, delivery.body)
         return Settled(identity, identity.is_named)
 
-    def doubt(self, acknowledged: Iterable[Settled]) -> None:
-        """Notes messages whose acknowledgement the broker may not have: they may come again."""
+    def doubt(self, acknowledged: Iterable[Settled | None]) -> None:
+        """Notes messages whose acknowledgement the broker may not have: each may come again, once."""
         now = time.monotonic()
         for settled in acknowledged:
-            if settled.key is None:
-                continue
-            self._doubtful.append((now + (REMEMBERED if settled.is_named else self._mistaken), settled.key))
+            if settled is not None:
+                until = now + (REMEMBERED if settled.is_named else self._mistaken)
+                self._doubtful.setdefault(settled.key, []).append(until)
+                self._drop_old()
 
-    def to_search(self) -> set[str]:
-        """Returns the queues that are to be asked now for messages of jobs that live here."""
+    def to_search(self) -> list[str]:
+        """Returns the queues that are to be asked now for messages of jobs that live here, in this order."""
         now = time.monotonic()
-        found: set[str] = set()
+        # The runners' queues first: an original is known by its job before a lease takes its place.
+        origins: dict[str, None] = {}
+        leases: dict[str, None] = {}
         for job in self.jobs:
             lost = job.delivery.lost
+            job.lost_at = (job.lost_at or now) if lost else 0.0
             if not lost and not job.awaited:
                 job.searched, job.search_at = 0, 0.0
-            elif job.searched == SEARCHES and not lost and job.search_at <= now:
+            elif not lost and job.searched == PUBLISHED_SEARCHES:
                 job.awaited = False  # it was taken away; the delivery that is there will do
-            elif job.searched < SEARCHES and job.search_at <= now:
-                found |= {job.message.queue} if lost else set()
-                found |= {own_queues(self._name, job.message.queue)["lease"]} if job.leases else set()
+            elif job.search_at <= now:
+                leased = job.lease and now < job.lease_ends
+                if lost and not leased and job.searched in AT_SEARCH and job.looked < ORIGIN_SEARCHES:
+                    job.looked += 1
+                    origins[job.message.queue] = None
+                if job.leases:
+                    leases[own_queues(self._name, job.message.queue)["lease"]] = None
                 job.searched += 1
-                job.search_at = now + doubled(FIRST_SEARCH, job.searched)
-        return found
+                job.search_at = now + min(LONGEST_SEARCH, doubled(FIRST_SEARCH, job.searched))
+        return [*origins, *leases]
 
-    def search_anew(self) -> None:
-        """Has every lost delivery looked for as if it had just been lost; for a new connection."""
+    def search_anew(self, once_more: bool = False) -> None:
+        """Has every lost delivery looked for as if it had just been lost; for a new connection.
+
+        Arguments:
+            once_more: also for a last time in the queues of the runners.
+        """
         for job in self.jobs:
             job.searched, job.search_at = 0, 0.0
+            if once_more:
+                job.looked = min(job.looked, ORIGIN_SEARCHES - 1)
 
     def forget(self) -> list[Job]:
         """Drops ended jobs whose message another client must have got, and returns them."""
         before = time.monotonic() - REMEMBERED
-        dropped = [job for job in self.jobs if 0 < job.ended_at < before and job.delivery.lost and not job.copy]
+        dropped = [
+            job for job in self.jobs
+            if 0 < job.ended_at < before and 0 < job.lost_at < before and job.delivery.lost and not job.copy
+        ]
         for job in dropped:
             self.jobs.remove(job)
         return dropped
@@ -148,7 +174,10 @@ class Claims:
         now = time.monotonic()
         while self._known and (next(iter(self._known.values())) <= now or len(self._known) > MOST):
             del self._known[next(iter(self._known))]
-        self._doubtful = [entry for entry in self._doubtful if entry[0] > now]
+        while self._doubtful and (
+            max(next(iter(self._doubtful.values()))) <= now or len(self._doubtful) > MOST
+        ):
+            del self._doubtful[next(iter(self._doubtful))]
 
 
 def may_be_known(delivery: Delivery) -> bool:

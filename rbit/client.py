@@ -15,20 +15,17 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from rbit import steps
 from rbit.broker import Connection, Delivery
-from rbit.claims import Claims
 from rbit.errors import ConnectionLost, DeliveryLost
-from rbit.fate import Fates
 from rbit.job import Job, Outcome
-from rbit.leases import Leases
 from rbit.link import Link
 from rbit.message import GOOD, WAITING
 from rbit.presence import Presence
-from rbit.publisher import Copy, Publisher
+from rbit.publisher import Publisher
 from rbit.rota import Rota
 from rbit.runners import Runner
 from rbit.settings import Config, RunnerSettings
+from rbit.settlement import Settlement
 from rbit.slot import Slot
 from rbit.sources import Sources
 from rbit.status import Reporter
@@ -38,8 +35,9 @@ from rbit.tree import Forest
 log = logging.getLogger("rbit.client")
 
 SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
+BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
+MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at once
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
-MISTAKEN = 4  # heartbeats; a broker notices a lost connection within three
 
 
 class Client:
@@ -71,15 +69,21 @@ class Client:
         self._events: deque[Callable[[], None]] = deque()
         self._numbers = itertools.count(1)
         self._sources = Sources(self._sections, config.client.name, self._rota)
-        self._claims = Claims(config.client.name, MISTAKEN * config.amqp.heartbeat)
-        self._fates = Fates(config.client.name, config.amqp.queue_type == "quorum")
         self._presence = Presence(config.client.name, 2.0 * config.amqp.heartbeat)
-        self._leases = Leases(config.client, self._fates, self._publisher, self._post_leased)
+        self._settlement = Settlement(
+            config, self._publisher, self._sources, self._rota, post=self._post, begin=self._start
+        )
+        self._claims = self._settlement.claims
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._obeyed = 0
         self._leaving = False
         self._leave_by: float | None = None
-        self.all_good = True  # whether every job so far ended Done
+        self._all_good = True  # whether every job so far ended Done
+
+    @property
+    def all_good(self) -> bool:
+        """Whether every job so far ended Done, and every queue could be read."""
+        return self._all_good and not self._sources.refused
 
     def run(self) -> None:
         """Runs until a signal, or with ``once`` until nothing more can run now.
@@ -108,7 +112,7 @@ class Client:
             self._prepare(connection)
         while self._events:
             self._events.popleft()()
-        self._leases.tend(self._claims.jobs)
+        self._settlement.tend()
         self._publisher.watch()
         try:
             self._search()
@@ -119,9 +123,11 @@ class Client:
             self._lose(error)
 
     def _tick(self) -> None:
-        """Ends a wait for a silent broker when nothing is left that it could do for us."""
-        if self._leaving or self._stop.seen > 1 or not self._claims.jobs:
+        """Ends a wait for a silent broker: soon, if nothing is left that it could do for us."""
+        if not self._claims.jobs and not self._sources.unproven:
             self._link.interrupt(PATIENCE)
+        elif self._leaving or self._stop.seen > 1 or not any(slot.job for slot in self._slots):
+            self._link.interrupt(BUSY_PATIENCE)
 
     def _obey(self) -> None:
         """Acts on signals that have come: the first ends the taking of messages, the second the jobs."""
@@ -168,21 +174,21 @@ class Client:
         if not self._sources.ready:
             return
         for name in self._claims.to_search():
-            others = []
-            while delivery := self._get(name):
-                if self._knows(delivery):
+            others: list[Delivery] = []
+            while len(others) < MOST_OTHERS and (delivery := self._get(name)):
+                if self._settlement.knows(delivery):
                     continue
                 if self._may_take() and not self._is_full(name):
                     self._begin(delivery)
                     continue
+                delivery.body = b""  # the tag is enough to give it back, and there may be many
                 others.append(delivery)
                 # What came again stands at the head of its queue, but leases stand in any order.
                 if not delivery.is_lease:
                     break
             for delivery in reversed(others):
                 self._return(delivery)
-        for job in [job for job in self._claims.jobs if job.ended_at and not job.delivery.lost]:
-            self._settle(job)  # if the lease that it waited for is not there
+        self._settlement.settle_all()
 
     def _take_one(self) -> bool:
         """Asks the next queue whose turn it is; returns False when none can be asked now."""
@@ -190,7 +196,7 @@ class Client:
         if name is None:
             return False
         delivery = self._get(name)
-        if delivery is not None and not self._knows(delivery):
+        if delivery is not None and not self._settlement.knows(delivery):
             self._begin(delivery)
         return True
 
@@ -210,48 +216,22 @@ class Client:
             return True  # under an alarm, or its ended jobs would pile up
         return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
 
-    def _knows(self, delivery: Delivery) -> bool:
-        """Whether a message came again that is worked off here; it is dealt with then."""
-        if job := self._claims.owner(delivery):
-            if delivery.redelivered or job.delivery.lost:
-                log.info("%s: its message came again; it is not run twice", job)
-            superseded = self._claims.take(job, delivery)
-            steps.reached("lease fetched")
-            if superseded is not None:
-                self._acknowledge(superseded, job)
-            steps.reached("lease held")
-            if job.lease:
-                log.debug("%s: holds lease %d", job, job.lease)
-            if job.ended_at:
-                self._settle(job)
-            elif job.lease and not job.begun:
-                self._slot_of(job).begin(job)
-            return True
-        if self._claims.absorbs(delivery):
-            log.info("%s: a message came again whose job has ended here; it is not run twice", delivery.queue)
-            self._acknowledge(delivery)
-            return True
-        return False
-
     def _return(self, delivery: Delivery) -> None:
         with contextlib.suppress(DeliveryLost):  # then it is back already
             delivery.requeue()
-
-    def _acknowledge(self, delivery: Delivery, job: Job | None = None) -> None:
-        with contextlib.suppress(DeliveryLost):  # then it comes again, and so here
-            delivery.ack(self._claims.note_of(delivery, job))
 
     def _begin(self, delivery: Delivery) -> None:
         """Has a free slot work off a message."""
         section = self._sections[delivery.queue]
         job = Job(delivery, section, self._runners[delivery.queue], next(self._numbers))
         log.debug("%s: taken%s", job, " once more" if delivery.redelivered else "")
-        self._claims.jobs.append(job)
-        self._leases.plan(job)
         slot = next(slot for slot in self._slots if slot.job is None)
         slot.job = job
-        if job.lease or not self._leases.at_once:
+        if self._settlement.take(job):
             slot.begin(job)
+
+    def _start(self, job: Job) -> None:
+        self._slot_of(job).begin(job)
 
     def _slot_of(self, job: Job) -> Slot:
         return next(slot for slot in self._slots if slot.job is job)
@@ -265,79 +245,12 @@ class Client:
         self._post(partial(self._end, job))
 
     def _end(self, job: Job) -> None:
-        """Frees the slot of a job that has an outcome, and reports it."""
+        """Frees the slot of a job that has an outcome, and has it settled."""
         self._slot_of(job).job = None
-        job.ended_at = time.monotonic()
-        job.fate = fate = self._fates.decide(job)
         assert job.outcome is not None
-        self.all_good = self.all_good and job.outcome.status in GOOD
-        if job.copy is not None and job.copy.cancel():  # a lease that it does not need any more
-            job.copy = None
+        self._all_good = self._all_good and job.outcome.status in GOOD
         self._rota.ask_again()
-        if fate.status != WAITING or job.updates.last is not None:
-            job.updates.finish(fate.status, fate.why)
-        else:
-            log.error("%s: not run: %s", job, fate.why)
-        self._settle(job)
-
-    def _settle(self, job: Job) -> None:
-        """Acknowledges or gives back the message of an ended job, after the copy that it needs."""
-        fate = job.fate
-        assert fate is not None
-        if job.copy is not None or job.awaited:
-            return
-        if fate.back and job.lease:  # a lease was on its way when it ended, and has come
-            job.fate = fate = self._fates.decide(job)
-        if fate.copy is not None and not job.copied and not job.delivery.lost:
-            name, properties, form = fate.copy
-            job.copy = Copy(name, job.message.body, properties, partial(self._post_copied, job), form)
-            self._publisher.put(job.copy)
-            return
-        steps.reached("about to be settled")
-        try:
-            if fate.back:
-                job.delivery.requeue()
-            else:
-                job.delivery.ack(self._claims.note_of(job.delivery, job))
-        except DeliveryLost:
-            if not fate.back:
-                log.warning("%s: its connection was lost; its message is settled when it comes again", job)
-                return
-        log.debug("%s: its message is %s", job, "put back" if fate.back else "acknowledged")
-        steps.reached("settled")
-        self._claims.settled(job, fate.back)
-        if job.outcome is not None and job.outcome.pause:
-            self._rota.hold(job.message.queue)
-
-    def _post_copied(self, job: Job, confirmed: bool) -> None:
-        self._post(partial(self._copied, job, confirmed))
-
-    def _copied(self, job: Job, confirmed: bool) -> None:
-        """Goes on with an ended job whose copy is published, or was given up at a stop."""
-        if confirmed and job.copy is not None:
-            log.info("%s: its message is kept in %s", job, job.copy.queue)
-        job.copy = None
-        job.copied = confirmed
-        if confirmed:
-            self._settle(job)
-
-    def _post_leased(self, job: Job, confirmed: bool) -> None:
-        self._post(partial(self._leased, job, confirmed))
-
-    def _leased(self, job: Job, confirmed: bool) -> None:
-        """Goes on with a job whose lease is published, or was given up after it had been sent."""
-        copy, job.copy = job.copy, None
-        if copy is not None and copy.too_large:
-            self._leases.forgo(job)
-            if not (job.begun or job.ended_at):
-                self._slot_of(job).begin(job)
-        else:
-            job.leases += 1
-            self._sources.add_leases(job.message.queue)
-            if confirmed:
-                self._leases.confirmed(job)
-        if job.ended_at:
-            self._settle(job)
+        self._settlement.end(job)
 
     def _may_leave(self) -> bool:
         """Whether there is nothing left to wait for."""
@@ -351,12 +264,9 @@ class Client:
         # A copy may be on its way, or a message that is to be settled when it comes again.
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LAST_WAIT
+            self._claims.search_anew(once_more=True)
         over = not self._claims.jobs or time.monotonic() >= self._leave_by
-        return over or (self._obeyed > 1 and not any(self._needs_time(job) for job in self._claims.jobs))
-
-    def _needs_time(self, job: Job) -> bool:
-        """Whether also a hurried stop waits for a job: for a copy, or as a leased one would be run again."""
-        return job.copy is not None or (job.leases > 0 and job.fate is not None and job.fate.status != WAITING)
+        return over or (self._obeyed > 1 and not any(map(self._settlement.needs_time, self._claims.jobs)))
 
     def _leave(self) -> None:
         """Ends all threads and processes, and gives back what is not settled."""

@@ -8,6 +8,7 @@ former dead-lettering may make it drop the copy as going in circles. Knows nothi
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,10 +21,17 @@ PREFIX = "x-rbit-"  # of the headers that rbit writes
 JOB, LEASE, ATTEMPT, COPY, KEPT, LEFT_OUT = (
     PREFIX + name for name in ("job", "lease", "attempt", "copy", "kept", "left-out")
 )
-DEATHS = ("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
-HARMFUL_HEADERS = frozenset({"CC", "BCC", *DEATHS})
+DEATHS = frozenset(
+    {f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")}
+    | {"x-death"}
+)
+COUNTED = frozenset({"x-delivery-count", "x-acquired-count"})  # written by quorum queues at each delivery
+HARMFUL_HEADERS = frozenset({"CC", "BCC"}) | DEATHS
 HARMFUL = ("expiration", "user_id")
 LARGEST = 10**9  # of the numbers in headers of rbit's; a stranger's may be such that the next cannot be encoded
+TOKEN = re.compile(r"[0-9a-f]{32}")  # of a job
+NAME = re.compile(r"[0-9a-f]{16}")  # of a copy
+CHANGED = DEATHS | COUNTED
 LONGEST_WHY = 1000  # characters
 
 
@@ -44,15 +52,18 @@ class Tag:
     copy: str | None = None
 
 
+NO_TAG = Tag()
+
+
 @dataclass(frozen=True)
 class Identity:
     """What a message that is no lease is known by when it comes again.
 
     Attributes:
         queue: the queue that it belongs to.
-        message_id: as its publisher set it.
+        message_id: as its publisher set it; None for an empty one.
         copy: the name of a copy that rbit made.
-        digest: of the body.
+        digest: of the body, the properties, and the headers but for rbit's own and those that the broker changes.
     """
 
     queue: str
@@ -63,8 +74,12 @@ class Identity:
     @classmethod
     def of(cls, queue: str, properties: Properties, body: bytes) -> Identity:
         """Returns the identity of a message with these properties and this body."""
-        digest = hashlib.sha256(body).digest()
-        return cls(queue, properties.message_id, tag_of(properties).copy, digest)
+        headers = properties.headers or {}
+        kept = {name: value for name, value in headers.items() if not is_own(name) and name not in CHANGED}
+        rest = replace(properties, headers=None)
+        digest = hashlib.sha256(repr((sorted(kept.items(), key=repr), rest)).encode("utf-8", "replace"))
+        digest.update(body)
+        return cls(queue, properties.message_id or None, tag_of(properties).copy, digest.digest())
 
     @property
     def is_named(self) -> bool:
@@ -74,12 +89,19 @@ class Identity:
 
 def tag_of(properties: Properties) -> Tag:
     """Returns what the headers say; what is not as rbit writes it is left aside."""
-    headers = properties.headers or {}
+    headers = properties.headers
+    if not headers:
+        return NO_TAG
     job, lease, attempt, name = (headers.get(name) for name in (JOB, LEASE, ATTEMPT, COPY))
-    if not isinstance(job, str) or not isinstance(lease, int) or not 1 <= lease < LARGEST:
+    if not fits(TOKEN, job) or not isinstance(lease, int) or not 1 <= lease < 2 * LARGEST:
         job, lease = None, 0
     attempt = attempt if isinstance(attempt, int) and 1 < attempt < LARGEST else 1
-    return Tag(job, lease, attempt, name if isinstance(name, str) else None)
+    return Tag(job, lease, attempt, name if fits(NAME, name) else None)
+
+
+def fits(pattern: re.Pattern[str], value: object) -> bool:
+    """Whether the value of a header is a text of this form."""
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def original(properties: Properties) -> Properties:

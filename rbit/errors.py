@@ -54,13 +54,13 @@ class JobEnded(RbitError):
 
 
 class Failed(JobEnded):
-    """Raised by a job to end as Failed: its message is acknowledged and not tried again."""
+    """Raised by a job to end as Failed; what becomes of its message then is for the configuration to say."""
 
     status = "Failed"
 
 
 class Blocked(JobEnded):
-    """Raised by a job to end as Blocked: its message goes to the end of its queue for a later poll."""
+    """Raised by a job to end as Blocked: its message is tried again later."""
 
     status = "Blocked"
 
@@ -115,7 +115,16 @@ class DeliveryLost(BrokerError):
 
 
 class PublishFailed(BrokerError):
-    """Raised when the broker did not confirm a published message: it may or may not hold a copy."""
+    """Raised when the broker did not confirm a published message.
+
+    Arguments:
+        text: why, in words.
+        refused: whether it is certain that the broker has no copy.
+    """
+
+    def __init__(self, text: str, refused: bool = False) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class WorkerError(RbitError):

@@ -16,7 +16,6 @@ from rbit.broker import Connection, Delivery, Form, Outlet, Queue
 from rbit.decode import Facts
 from rbit.errors import BodyRefused, BrokerError, BrokerRefused, BrokerUnreachable, UsageError
 from rbit.job import printable
-from rbit.message import Settled
 from rbit.settings import Config, own_queues
 
 ALARM = 20.0  # seconds that a publish may hang under an alarm
@@ -84,7 +83,7 @@ class Failed:
         properties, _ = envelope.fitted(named, outlet.room)
         outlet.publish(self._queue, delivery.body, properties)
         steps.reached("failed message published")
-        delivery.ack(Settled("", False))
+        delivery.ack()
         self._left.remove(delivery.tag)
         steps.reached("failed message acknowledged")
 

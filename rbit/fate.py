@@ -43,14 +43,15 @@ class Fates:
         assert outcome is not None
         status, why, limit = outcome.status, outcome.why, section.max_attempts
         if status == WAITING:
-            return self._back(job)
+            # Not back: a quorum queue drops what is put back again and again.
+            return self._again(job, status, why, job.attempt) if outcome.pause else self._back(job)
         if status == BLOCKED:
             if not 0 < limit <= job.attempt:
-                return self._again(job, status, why)
+                return self._again(job, status, why, job.attempt + 1)
             status, why = FAILED, f"Blocked in each of {job.attempt} attempts: {why}"
         if status == FAILED and section.on_failure == "requeue" and not 0 < limit <= job.attempt:
             later = f"attempt {job.attempt} failed, tried again in {section.retry_delay:g} s: {why}"
-            return self._again(job, WAITING, later)
+            return self._again(job, WAITING, later, job.attempt + 1)
         if status == FAILED and outcome.status == FAILED and job.attempt > 1:
             why = f"in attempt {job.attempt}: {why}"
         if status == FAILED and section.on_failure != "discard":
@@ -65,10 +66,10 @@ class Fates:
         properties = envelope.anew(job.properties, job.attempt)
         return Fate(WAITING, job.outcome.why, (job.message.queue, properties, None))
 
-    def _again(self, job: Job, status: str, why: str) -> Fate:
+    def _again(self, job: Job, status: str, why: str, attempt: int) -> Fate:
         queue = job.message.queue
         name = own_queues(self._name, queue)["retry"]
-        properties = envelope.anew(job.properties, job.attempt + 1, job.section.retry_delay)
+        properties = envelope.anew(job.properties, attempt, job.section.retry_delay)
         return Fate(status, why, (name, properties, returning(name, queue, self._quorum, expires=False)))
 
     def _parked(self, job: Job, section: RunnerSettings, status: str, why: str) -> tuple[str, Properties, Form]:

@@ -6,6 +6,7 @@ Made by the client's main thread, which alone decides over its message; a slot's
 from __future__ import annotations
 
 import functools
+import math
 import secrets
 from dataclasses import dataclass
 
@@ -59,10 +60,12 @@ class Job:
         shown = envelope.original(delivery.properties)
         self.message = Message(delivery.body, delivery.queue, shown, delivery.redelivered)
         tag = envelope.tag_of(delivery.properties)
-        self.token = tag.job or secrets.token_hex(16)  # its leases are known by it
+        known = tag.job if tag.lease < envelope.LARGEST else None  # else it is a stranger's
+        self.token = known or secrets.token_hex(16)  # its leases are known by it
         self.attempt = tag.attempt
-        self.lease = tag.lease  # which one ``delivery`` is; 0: the original
-        self.leases = tag.lease  # the last one that was published
+        self.lease = tag.lease if known else 0  # which one ``delivery`` is; 0: the original
+        self.leases = self.lease  # the last one that was published
+        self.lease_ends = math.inf  # time.monotonic() when it is over, at the latest
         self.lease_at = 0.0  # time.monotonic() when the next one is due
         self.awaited = False  # whether a lease is published and not fetched
         self.begun = False
@@ -70,8 +73,10 @@ class Job:
         self.fate: Fate | None = None
         self.copy: Copy | None = None  # with the publisher
         self.copied = False  # whether the broker has confirmed the copy that its end needs
+        self.lost_at = 0.0  # time.monotonic() when its delivery was found to be lost; 0.0 while it is not
         self.searched = 0  # how often its message was looked for since the delivery was lost
         self.search_at = 0.0  # time.monotonic() of the next look
+        self.looked = 0  # how often in the queue of its runner, where others stand too
         self.is_request = False  # whether the body is a build request, which names a job of PyBit's
         self.ended_at = 0.0  # time.monotonic(); 0.0 while it runs
         name = printable(delivery.properties.message_id or f"#{number}")

@@ -41,8 +41,10 @@ class Leases:
         self._done = done
 
     def plan(self, job: Job) -> None:
-        """Sets the time of the first lease of a job that is about to begin."""
-        job.lease_at = time.monotonic() + self._settings.lease_after
+        """Sets the time of the next lease of a job that is about to begin."""
+        now = time.monotonic()
+        job.lease_at = now + self._settings.lease_after
+        job.lease_ends = now + self._settings.lease_ttl  # of one that was left by an earlier process
 
     def tend(self, jobs: list[Job]) -> None:
         """Publishes the leases that are due."""
@@ -61,7 +63,13 @@ class Leases:
 
     def confirmed(self, job: Job) -> None:
         """Notes that the broker has a lease, which is to be fetched now."""
+        self.await_(job)
+        now = time.monotonic()
+        job.lease_at = now + self._settings.lease_renew
+        job.lease_ends = now + self._settings.lease_ttl
+        log.debug("%s: lease %d is published", job, job.leases)
+
+    def await_(self, job: Job) -> None:
+        """Has the last lease of a job looked for, which the broker has, or may have."""
         job.awaited = job.lease < job.leases  # a look for another job's may have fetched it already
         job.searched, job.search_at = 0, 0.0
-        job.lease_at = time.monotonic() + self._settings.lease_renew
-        log.debug("%s: lease %d is published", job, job.leases)

@@ -54,8 +54,7 @@ class Settled:
     """A message that was acknowledged.
 
     Attributes:
-        key: what it is known by: the token of its job if it was a lease, else its identity; None when that
-            could be another's.
+        key: what it is known by: the token of its job if it was a lease, else its identity.
         is_named: whether no other message can have this key.
     """
 

@@ -47,13 +47,16 @@ class Presence:
             connection.hold_name(self._name)
         except NameTaken as error:
             if error.by_queue:
-                text = f"there is a queue named {self._name} on RabbitMQ, so no client can have this name"
-                raise NameTaken(True, f"{text}; please give it another one in [rbit]") from error
-            said = f"another client named {self._name} is connected to RabbitMQ"
-            if not self._held_once and now - self._began >= self._patience:
-                raise NameTaken(False, f"{said}; give each its own name in [rbit]") from error
+                said = f"there is a queue named {self._name} on RabbitMQ, so no client can have this name"
+                advice = "please give it another one in [rbit]"
+            else:
+                said = f"another client named {self._name} is connected to RabbitMQ"
+                advice = "give each its own name in [rbit]"
+            if not self._held_once and (error.by_queue or now - self._began >= self._patience):
+                raise NameTaken(error.by_queue, f"{said}; {advice}") from error
             if self._try_at == self._began:
-                log.warning("%s, or its lost connection is not yet found; trying again", said)
+                guess = "" if error.by_queue else ", or its lost connection is not yet found"
+                log.warning("%s%s; trying again", said, guess)
             self._try_at = now + TRY_EVERY
             return False
         except QueueUnavailable as error:

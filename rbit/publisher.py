@@ -52,6 +52,7 @@ class Copy:
     failures: int = 0  # in a row
     due: float = 0.0  # time.monotonic() of the next try
     sent: bool = False  # the broker may have it
+    unsure: bool = False  # so also before the try that is under way
     cancelled: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -64,8 +65,14 @@ class Copy:
     def send(self) -> bool:
         """Notes that it is about to be sent; returns False when it was given up before."""
         with self._lock:
+            self.unsure = self.sent
             self.sent = self.sent or not self.cancelled
             return not self.cancelled
+
+    def refuse(self) -> None:
+        """Notes that the broker has not got it in this try."""
+        with self._lock:
+            self.sent = self.unsure
 
 
 class Publisher(threading.Thread):
@@ -87,6 +94,7 @@ class Publisher(threading.Thread):
         self._blocked = blocked
         self._new: queue.SimpleQueue[Copy | None] = queue.SimpleQueue()
         self._waiting: list[Copy] = []
+        self._failures: dict[str, int] = {}  # of copies for a queue, in a row
         self._outlet: Outlet | None = None
         self._patience = patience
         self._asked_at: float | None = None  # time.monotonic(), while the broker is to take a copy
@@ -125,10 +133,10 @@ class Publisher(threading.Thread):
                 if confirmed or copy.cancelled or copy.too_large:
                     self._waiting.remove(copy)
                     self._finish(copy, confirmed)
+                del copy  # or its body, which may be large, would stay until the next one
         for copy in self._waiting:
             self._finish(copy, False)
-        if self._outlet is not None:
-            self._outlet.close()
+        self._drop()
 
     def _finish(self, copy: Copy, confirmed: bool) -> None:
         if copy.sent or not copy.cancelled:  # else nobody waits for it any more
@@ -149,46 +157,72 @@ class Publisher(threading.Thread):
         return copy is not None
 
     def _publish(self, copy: Copy) -> bool:
+        """Tries a copy; returns whether the broker has confirmed it."""
         self._serve()  # a connection that broke unnoticed shows here, before it takes a copy
-        failure: BrokerError
         try:
             self._outlet = self._outlet or Outlet(self._amqp, self._connection_name, self._blocked)
-            self._asked_at = time.monotonic()
-            if copy.form is not None:
-                self._outlet.ensure(copy.form)
-            self._outlet.probe()
-            self._taken += 1  # the probe counts: it may be all, if the copy was given up meanwhile
-            if not copy.send():
+            if not self._send(copy, self._outlet):
                 return False
-            properties, left_out = envelope.fitted(copy.properties, self._outlet.room)
-            copy.too_large = copy.whole and left_out != ""
-            if copy.too_large:
-                return False
-            steps.reached("copy about to be published")
-            self._outlet.publish(copy.queue, copy.body, properties)
-            steps.reached("copy confirmed")
         except BrokerError as error:
-            failure = error
+            self._failed(copy, error)
+            return False
         except Exception as error:  # noqa: BLE001 - the thread must go on, whatever the properties hold
-            failure = PublishFailed(f"{copy.queue}: {error!r}")
-        else:
-            if left_out:
-                log.warning(
-                    "a copy for the queue %s goes without headers that do not fit a frame: %s",
-                    copy.queue, visible(left_out),
-                )
-            return True
+            self._failed(copy, BrokerError(f"{copy.queue}: {error!r}"))
+            return False
         finally:
             self._asked_at = None
+        self._failures.pop(copy.queue, None)
+        return True
+
+    def _send(self, copy: Copy, outlet: Outlet) -> bool:
+        """Publishes a copy, unless it is given up; returns False then. Errors: BrokerError."""
+        self._asked_at = time.monotonic()
+        if copy.form is not None:
+            outlet.ensure(copy.form)
+        outlet.probe()
+        self._taken += 1  # the probe counts: it may be all, if the copy was given up meanwhile
+        if not copy.send():
+            return False
+        properties, left_out = envelope.fitted(copy.properties, outlet.room)
+        copy.too_large = copy.whole and left_out != ""
+        if copy.too_large:
+            return False
+        steps.reached("copy about to be published")
+        try:
+            outlet.publish(copy.queue, copy.body, properties)
+        except PublishFailed as error:
+            if error.refused:
+                copy.refuse()
+            raise
+        steps.reached("copy confirmed")
+        if left_out:
+            log.warning(
+                "a copy for the queue %s goes without headers that do not fit a frame: %s",
+                copy.queue, visible(left_out),
+            )
+        return True
+
+    def _failed(self, copy: Copy, error: BrokerError) -> None:
+        """Has a copy tried again later; on a new connection, but for one that was only refused."""
+        if isinstance(error, PublishFailed):
+            try:
+                if self._outlet is not None:
+                    self._outlet.renew()
+            except BrokerError:
+                self._drop()
+        else:
+            self._drop()
+        copy.failures += 1
+        copy.due = time.monotonic() + wait_after(copy.failures)
+        self._failures[copy.queue] = failures = self._failures.get(copy.queue, 0) + 1
+        if worth_saying(failures):
+            why = "the connection broke" if isinstance(error, ConnectionLost) else "it failed"
+            log.warning("a copy for the queue %s is published later, %s: %s", copy.queue, why, error)
+
+    def _drop(self) -> None:
         if self._outlet is not None:
             self._outlet.close()
         self._outlet = None
-        copy.failures += 1
-        copy.due = time.monotonic() + wait_after(copy.failures)
-        if worth_saying(copy.failures):
-            why = "the connection broke" if isinstance(failure, ConnectionLost) else "it failed"
-            log.warning("a copy for the queue %s is published later, %s: %s", copy.queue, why, failure)
-        return False
 
     def _serve(self) -> None:
         try:

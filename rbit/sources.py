@@ -36,12 +36,23 @@ class Sources:
         self._connection: Connection | None = None
         self._queues: dict[str, Queue] = {}
         self._failures: dict[str, int] = {}  # how often the broker refused a queue, in a row
+        self._unusable: set[str] = set()  # queues that would break each connection
         self._doubtful: list[Settled] = []
 
     @property
     def ready(self) -> bool:
         """Whether they can be asked."""
         return self._connection is not None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the broker has refused one of them, and not let it be read since."""
+        return bool(self._failures or self._unusable)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether acknowledgements were sent of which no answer shows yet that the broker has them."""
+        return any(queue.unproven for queue in self._queues.values())
 
     def prepare(self, connection: Connection) -> None:
         """Looks at every queue on a new connection. Errors: ConnectionLost."""
@@ -59,7 +70,7 @@ class Sources:
     def add_leases(self, name: str) -> None:
         """Has the lease queue of a queue asked too, for there is one now."""
         lease = own_queues(self._client, name)["lease"]
-        if self._connection is not None and lease not in self._queues:
+        if self._connection is not None and lease not in self._queues and lease not in self._unusable:
             self._queues[lease] = Queue(self._connection, lease, name)
             self._rota.add(lease)
 
@@ -73,7 +84,7 @@ class Sources:
         if queue is None:
             return None
         try:
-            if self._failures.get(name):
+            if self._failures.get(name) and not queue.is_lease:
                 with contextlib.suppress(QueueUnavailable):
                     queue.prepare()
             delivery = queue.get()
@@ -103,37 +114,32 @@ class Sources:
         """Notes that the connection broke, and that it is closed."""
         if isinstance(error, QueueUnusable):
             log.error("the queue %s; it is left alone until rbit is started again", error)
+            self._unusable.add(error.queue)
             if error.queue in self._names:
                 self._names.remove(error.queue)
             self._rota.remove(error.queue)
         for queue in list(self._queues.values()):
             self._doubtful += queue.doubtful()
             if queue.is_lease:
-                self._drop(queue)
+                self._rota.remove(queue.name)
         self._queues.clear()
         self._connection = None
 
     def _look_for_leases(self, name: str) -> None:
         assert self._connection is not None
         lease = own_queues(self._client, name)["lease"]
+        looked = Queue(self._connection, lease)
         try:
-            there = Queue(self._connection, lease).count() is not None
+            if looked.count() is not None:
+                self.add_leases(name)
         except QueueUnavailable as error:
             log.warning("the broker refuses the queue %s", error)
-        else:
-            if there:
-                self.add_leases(name)
+            self.add_leases(name)  # it may be there
+        finally:
+            looked.close()
 
     def _refused(self, queue: Queue, error: QueueUnavailable) -> None:
-        if queue.is_lease:  # the next lease makes it again
-            log.warning("the broker refuses the queue %s", error)
-            self._drop(queue)
-            return
         self._failures[queue.name] = failures = self._failures.get(queue.name, 0) + 1
         if worth_saying(failures):
             log.error("the broker refuses the queue %s; it is tried again at each poll", error)
         self._rota.hold(queue.name)
-
-    def _drop(self, queue: Queue) -> None:
-        del self._queues[queue.name]
-        self._rota.remove(queue.name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import unittest
 from dataclasses import replace
+from unittest.mock import patch
 
-from rbit import envelope
+from rbit import claims, envelope
 from rbit.broker import Connection, Delivery, Queue
 from rbit.claims import Claims
 from rbit.config import RunnerSettings
@@ -14,6 +16,7 @@ from rbit.runners import make
 from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
 
+TOKEN = "0123456789abcdef" * 2
 SECTION = RunnerSettings("q", "shell!true", None, None, False, "park", 60.0, 0, 10, {})
 
 
@@ -138,17 +141,120 @@ class ClaimsTest(BrokerCase):
         self.settle(job)
         self.assertTrue(self.claims.absorbs(self.get()))
 
-    def test_original_of_a_leased_job_that_was_settled_is_known(self) -> None:
+    def test_original_that_was_lost_before_its_lease_came_is_known_once(self) -> None:
         for _ in range(2):
             self.publish(self.queue, "a", message_id="m")
         job = self.job(self.get())
         job.leases = 1
+        self.lose()
+        self.give_lease(job)
         self.settle(job)
-        self.assertTrue(self.claims.absorbs(self.redelivered()))
+        first, second = self.redelivered(), self.redelivered()
+        self.assertIsNone(self.claims.owner(first))
+        self.assertTrue(self.claims.absorbs(first))
+        self.assertFalse(self.claims.absorbs(second), "the same message, sent once more, is another job")
+
+    def test_message_like_that_of_a_leased_job_is_new_when_another_client_gave_it_back(self) -> None:
+        for _ in range(3):
+            self.publish(self.queue, "a", message_id="m")
+        job = self.job(self.get())
+        job.leases = 1
+        superseded = self.give_lease(job)
+        assert superseded is not None
+        superseded.ack(self.claims.note_of(superseded, job))
+        while_it_runs = self.redelivered()
+        self.assertIsNone(self.claims.owner(while_it_runs))
+        self.assertFalse(self.claims.absorbs(while_it_runs))
+        self.settle(job)
+        self.assertFalse(self.claims.absorbs(self.redelivered()))
+
+    def test_message_with_other_headers_is_another_one(self) -> None:
+        self.publish(self.queue, "a", headers={"file": "one"})
+        self.job(self.get())
+        self.lose()
+        self.bodies(self.queue)
+        self.publish(self.queue, "a", headers={"file": "two"})
+        self.assertIsNone(self.claims.owner(self.redelivered()))
+
+    def test_empty_message_id_is_no_name(self) -> None:
+        for _ in range(2):
+            self.publish(self.queue, "a", message_id="")
+        self.settle(self.job(self.get()))
+        self.lose()
+        self.assertFalse(self.claims.absorbs(self.redelivered()))
+
+    def test_headers_that_rbit_does_not_write_are_no_lease(self) -> None:
+        for headers in (
+            {"x-rbit-job": "t" * 32, "x-rbit-lease": 1}, {"x-rbit-job": TOKEN * 1000, "x-rbit-lease": 1},
+            {"x-rbit-job": TOKEN, "x-rbit-lease": 2 * envelope.LARGEST}, {"x-rbit-copy": "c" * 100_000},
+        ):
+            with self.subTest(str(headers)[:60]):
+                self.publish(self.queue, "a", headers=headers)
+                tag = envelope.tag_of(self.get().properties)
+                self.assertEqual((tag.job, tag.lease, tag.copy), (None, 0, None))
+
+    def test_lease_with_the_largest_number_is_run_as_a_new_message(self) -> None:
+        self.publish(self.queue, "a", headers={"x-rbit-job": TOKEN, "x-rbit-lease": envelope.LARGEST})
+        job = self.job(self.get())
+        self.assertEqual((job.lease, job.leases), (0, 0))
+        self.assertNotEqual(job.token, TOKEN)
+
+    def test_message_is_looked_for_three_times_where_others_wait_and_for_ever_among_leases(self) -> None:
+        self.publish(self.queue, "a")
+        job = self.job(self.get())
+        job.leases = 1
+        self.lose()
+        asked = self.asked(20)
+        self.assertEqual(asked.count(self.queue), 3)
+        self.assertEqual(asked[:2], [self.queue, f"rbit.lease.bob-villa.{self.queue}"], "the original first")
+        self.assertEqual(len(asked), 23)
+        self.claims.search_anew()
+        self.assertNotIn(self.queue, self.asked(20))
+        self.claims.search_anew(once_more=True)
+        self.assertEqual(self.asked(20).count(self.queue), 1)
+
+    def test_lease_is_looked_for_in_its_queue_only_until_it_is_over(self) -> None:
+        self.publish(self.queue, "a")
+        job = self.job(self.get())
+        job.lease = job.leases = 1
+        self.lose()
+        self.assertNotIn(self.queue, self.asked(20))
+        job.lease_ends = 0.0
+        self.claims.search_anew()
+        self.assertIn(self.queue, self.asked(1))
+
+    def test_hour_of_an_ended_job_counts_from_the_loss_of_its_delivery(self) -> None:
+        self.publish(self.queue, "a")
+        job = self.job(self.get())
+        job.ended_at = time.monotonic()
+        with patch.object(claims, "REMEMBERED", 0.2):
+            time.sleep(0.3)  # the hour is over since its end
+            self.lose()
+            self.asked(1)
+            self.assertEqual(self.claims.forget(), [])
+            self.wait_until(self.claims.forget, what="an hour since the loss")
+
+    def asked(self, times: int) -> list[str]:
+        """Return the queues of so many looks, without the waits between them."""
+        found = []
+        for _ in range(times):
+            for job in self.claims.jobs:
+                job.search_at = 0.0
+            found += self.claims.to_search()
+        return found
+
+    def give_lease(self, job: Job) -> Delivery | None:
+        """Have the first lease of a job come; return the delivery that it replaces."""
+        headers = {"x-rbit-job": job.token, "x-rbit-lease": 1}
+        self.publish(lease := self.declare(self.queue_name("lease")), "a", headers=headers, message_id="m")
+        found = Queue(self.connection, lease, self.queue).get()
+        assert found is not None
+        self.assertIs(self.claims.owner(found), job)
+        return self.claims.take(job, found)
 
     def test_of_two_leases_of_a_job_the_newer_is_kept(self) -> None:
         for number in (2, 1, 3):
-            headers = {"x-rbit-job": "token", "x-rbit-lease": number}
+            headers = {"x-rbit-job": TOKEN, "x-rbit-lease": number}
             self.publish(self.queue, "a", headers=headers)
         job = self.job(self.get())
         older, newer = self.get(), self.get()

@@ -22,6 +22,7 @@ FLOORS = (
     {"job"},
     {"slot", "claims", "fate"},
     {"leases"},
+    {"settlement"},
     {"client", "check", "failed"},
     {"command"},
     {"cli"},

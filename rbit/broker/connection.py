@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from rbit.settings import AmqpSettings
 
 ATTEMPT = 15.0  # seconds for one attempt to connect
 ATTEMPT_OF_SEVERAL = 5.0  # seconds for one node of a cluster
+# What RabbitMQ says behind a refused virtual host when it is so for now only: too many connections, not started.
+FOR_NOW = re.compile("(is reached|is down)$")
 # Reply codes of AMQP 0-9-1.
 ACCESS_REFUSED, RESOURCE_LOCKED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 405, 530, 540
 
@@ -88,7 +91,7 @@ def open_node(
     except ConnectionClosedByBroker as error:
         if error.reply_code == ACCESS_REFUSED:
             raise BrokerRefused(f"RabbitMQ at {where}: {error.reply_text}") from error
-        if error.reply_code == NOT_ALLOWED:
+        if error.reply_code == NOT_ALLOWED and not FOR_NOW.search(error.reply_text):
             raise BrokerRefused(refused_host) from error
         raise BrokerUnreachable(f"RabbitMQ at {where}: {error.reply_text}") from error
     except (AMQPError, AMQPConnectorException, OSError) as error:
@@ -178,6 +181,11 @@ class Connection:
         if not self.dropped:
             with contextlib.suppress(ConnectionLost), self.translated():
                 self._connection.close()
+        if self.dropped:
+            # pika, stopped in the middle of something, closes nothing any more, and the broker would keep what
+            # belongs to this connection: deliveries, and the client's name.
+            with contextlib.suppress(AttributeError, OSError):
+                self._connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
         self.dropped = True
 
     @contextlib.contextmanager

@@ -87,11 +87,22 @@ class Outlet:
         self._nowhere = f"rbit.probe.{secrets.token_hex(8)}"  # no queue has this name
         self._there: set[str] = set()  # queues of rbit's own that are known to exist
         try:
-            self._channel = self._connection.channel()
-            self._channel.confirm_delivery()
+            self._channel = self._open()
         except (AMQPError, OSError) as error:
             self.close()
             raise BrokerUnreachable(reason(error)) from error
+
+    def _open(self) -> BlockingChannel:
+        channel = self._connection.channel()
+        channel.confirm_delivery()
+        return channel
+
+    def renew(self) -> None:
+        """Goes on after a PublishFailed, which may have closed the channel. Errors: ConnectionLost."""
+        self._there.clear()
+        with translated(""):
+            if not self._channel.is_open:
+                self._channel = self._open()
 
     def probe(self) -> None:
         """Returns when the broker takes messages. Errors: ConnectionLost.
@@ -191,6 +202,7 @@ def translated(queue: str) -> Iterator[None]:
     try:
         yield
     except (UnroutableError, NackError, AMQPChannelError) as error:
-        raise PublishFailed(f"the broker took no copy for {queue}: {reason(error)}") from error
+        words = f"the broker took no copy for {queue}: {reason(error)}"
+        raise PublishFailed(words, refused=not isinstance(error, NackError)) from error
     except (AMQPError, OSError) as error:
         raise ConnectionLost(reason(error)) from error

@@ -20,6 +20,7 @@ log = logging.getLogger("rbit.broker")
 
 EXCHANGE = "pybit"  # the direct, durable exchange that PyBit publishes build requests to
 NOT_FOUND = 404  # reply code of AMQP 0-9-1
+NODE_DOWN = "is down or inaccessible"  # the end of what RabbitMQ says to that code for a queue of another node
 FORGETS = 2.0  # seconds; a broker that is killed may forget an ack which it took up to 0.3 s before (seen)
 
 AT_ONCE = 16  # messages that are given back before the queue is asked whether it has them
@@ -32,11 +33,11 @@ class Ack:
 
     Attributes:
         at: time.monotonic() when it was sent.
-        note: what the caller of ``Delivery.ack`` wants to remember of the message.
+        note: what the caller of ``Delivery.ack`` wants to remember of the message; None: nothing.
     """
 
     at: float
-    note: Settled
+    note: Settled | None
 
 
 @dataclass
@@ -65,11 +66,11 @@ class Delivery:
         """Whether it cannot be settled any more, for its channel is closed: the broker delivers it again."""
         return not self.source.owns(self.channel)
 
-    def ack(self, note: Settled) -> None:
+    def ack(self, note: Settled | None = None) -> None:
         """Acknowledges it. Errors: DeliveryLost.
 
         Arguments:
-            note: what ``Queue.doubtful`` gives back if the broker may not have the acknowledgement.
+            note: what ``Queue.doubtful`` gives back if the broker may not have the acknowledgement, if anything.
         """
         self._settle(lambda: self.channel.basic_ack(self.tag))
         self.source.acks.append(Ack(time.monotonic(), note))
@@ -198,6 +199,12 @@ class Queue:
                 patient = time.monotonic() < deadline
                 self._connection.wait(0.01)
 
+    def close(self) -> None:
+        """Closes the channel; what was delivered on it goes back. Errors: ConnectionLost."""
+        if self._channel is not None and self._channel.is_open:
+            with self._connection.translated():
+                self._channel.close()
+
     def serve(self) -> None:
         """Serves the connection, without waiting. Errors: ConnectionLost."""
         self._connection.wait(0)
@@ -212,10 +219,15 @@ class Queue:
 
         Errors: QueueUnavailable, ConnectionLost.
         """
-        if self.acks and (self.acks[-1].at >= self._synced or self.acks[0].at < time.monotonic() - FORGETS):
+        if self.unproven or (self.acks and self.acks[0].at < time.monotonic() - FORGETS):
             with self._connection.translated(self.name):
                 self._open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
             self._answered()
+
+    @property
+    def unproven(self) -> bool:
+        """Whether acks were sent of which no later answer shows that the broker has them."""
+        return bool(self.acks) and self.acks[-1].at >= self._synced
 
     def doubtful(self) -> list[Settled]:
         """Returns, once, the notes of acks that the broker may not have, for their channel broke."""
@@ -238,12 +250,16 @@ class Queue:
         return self._channel
 
     def _abandon_channel(self) -> None:
-        self._doubtful += [ack.note for ack in self.acks]
+        self._doubtful += [ack.note for ack in self.acks if ack.note is not None]
         self.acks = deque()
         self._channel = None
 
 
 def is_missing(error: QueueUnavailable) -> bool:
-    """Whether the broker said that the queue or exchange does not exist."""
+    """Whether the broker said that the queue or exchange does not exist, and not that its node is down."""
     cause = error.__cause__
-    return isinstance(cause, ChannelClosedByBroker) and cause.reply_code == NOT_FOUND
+    return (
+        isinstance(cause, ChannelClosedByBroker)
+        and cause.reply_code == NOT_FOUND
+        and not cause.reply_text.endswith(NODE_DOWN)
+    )
