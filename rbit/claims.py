@@ -33,9 +33,8 @@ class Claims:
 
     Arguments:
         name: the client's name.
-        mistaken: seconds that a settled message without a name is remembered. Another of the same body that
-            comes redelivered in this time is taken for it, so they are few: what a broker needs to find
-            a lost connection.
+        mistaken: seconds for which a message without a name is expected that is sure to come again: what a
+            broker needs to find a lost connection. Another one that is just like it would do.
     """
 
     def __init__(self, name: str, mistaken: float) -> None:
@@ -67,8 +66,8 @@ class Claims:
             return delivery
         if before is None:
             job.lease_at = min(job.lease_at, time.monotonic())  # nobody knows how old it is
-            if number and not job.lease:  # the original was not acknowledged, so it comes again too
-                self.doubt([self.note_of(job.delivery, job)])
+            if number and not job.lease:  # the original was not acknowledged, so it comes again, for sure
+                self.doubt([Settled(job.identity, job.is_named)])
         job.delivery, job.lease, job.looked = delivery, number, 0
         delivery.body = job.message.body  # one of the two is enough
         return before
@@ -104,11 +103,10 @@ class Claims:
         """
         if token := envelope.tag_of(delivery.properties).job:
             return Settled(token, True)
-        if job is not None:
-            # What has no name and no lease is rather run twice than another of its body not at all.
-            return Settled(job.identity, job.is_named) if job.is_named or job.leases else None
-        identity = Identity.of(delivery.queue, delivery.properties, delivery.body)
-        return Settled(identity, identity.is_named)
+        identity = job.identity if job else Identity.of(delivery.queue, delivery.properties, delivery.body)
+        named = job.is_named if job else identity.is_named
+        # What has no name is rather run twice than another that is just like it not at all.
+        return Settled(identity, True) if named else None
 
     def doubt(self, acknowledged: Iterable[Settled | None]) -> None:
         """Notes messages whose acknowledgement the broker may not have: each may come again, once."""

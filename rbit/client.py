@@ -36,6 +36,7 @@ log = logging.getLogger("rbit.client")
 
 SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
+NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
 MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at once
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
 
@@ -58,7 +59,7 @@ class Client:
         self._rota = Rota(self._sections, math.inf if once else poll_time)
         self._once = once
         name = f"rbit {config.client.name}"
-        self._link = Link(config.amqp, name)
+        self._link = Link(config.amqp, name, config.client.lease_ttl)
         self._publisher = Publisher(config.amqp, f"{name} (publisher)")
         self._reporter = Reporter(config.pybit, config.client.name) if config.pybit else None
         forest = Forest()
@@ -69,7 +70,7 @@ class Client:
         self._events: deque[Callable[[], None]] = deque()
         self._numbers = itertools.count(1)
         self._sources = Sources(self._sections, config.client.name, self._rota)
-        self._presence = Presence(config.client.name, 2.0 * config.amqp.heartbeat)
+        self._presence = Presence(config.client.name, NAME_PATIENCE * config.amqp.heartbeat)
         self._settlement = Settlement(
             config, self._publisher, self._sources, self._rota, post=self._post, begin=self._start
         )
@@ -113,7 +114,6 @@ class Client:
         while self._events:
             self._events.popleft()()
         self._settlement.tend()
-        self._publisher.watch()
         try:
             self._search()
             if not self._take_one() and not self._events:
@@ -138,6 +138,7 @@ class Client:
                 log.info("stopping after %s; a second signal stops them now", ", ".join(running))
             else:
                 log.info("stopping")
+            self._link.hurry()
             for slot in self._slots:
                 if slot.job and not slot.job.begun:  # it waits for its lease, and an alarm may hold that up
                     self._end_now(slot, slot.job, Outcome(WAITING, "rbit was stopped"))
@@ -178,7 +179,7 @@ class Client:
             while len(others) < MOST_OTHERS and (delivery := self._get(name)):
                 if self._settlement.knows(delivery):
                     continue
-                if self._may_take() and not self._is_full(name):
+                if self._may_take() and not self._is_full(name) and self._stop.seen == 0:
                     self._begin(delivery)
                     continue
                 delivery.body = b""  # the tag is enough to give it back, and there may be many
@@ -196,7 +197,11 @@ class Client:
         if name is None:
             return False
         delivery = self._get(name)
-        if delivery is not None and not self._settlement.knows(delivery):
+        if delivery is None or self._settlement.knows(delivery):
+            return True
+        if self._stop.seen:  # the signal came while the message was on its way
+            self._return(delivery)
+        else:
             self._begin(delivery)
         return True
 
@@ -274,7 +279,10 @@ class Client:
             if slot.job:  # only when the loop itself failed
                 self._end_now(slot, slot.job, Outcome(WAITING, "rbit failed"))
             slot.close()
-        self._publisher.close(PATIENCE)
+        self._publisher.close()
+        for slot in self._slots:
+            slot.join()
+        self._publisher.join(PATIENCE)
         while self._events:  # copies that were confirmed meanwhile
             self._events.popleft()()
         for job in self._claims.jobs:

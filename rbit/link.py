@@ -17,7 +17,8 @@ from rbit.settings import AmqpSettings
 
 log = logging.getLogger("rbit.client")
 
-LONGEST_PAUSE = 5.0  # seconds between two attempts: leases run out meanwhile, and a stop waits no longer than 10 s
+OF_A_LEASE = 0.1  # the longest wait between two attempts is no longer part of a lease's life: it runs meanwhile
+HURRY = 1.0  # seconds; the longest wait once rbit is stopping
 
 
 class Link:
@@ -26,16 +27,19 @@ class Link:
     Arguments:
         amqp: where, and for how many seconds the first connection is tried.
         name: shown in RabbitMQ's list of connections.
+        lease_ttl: seconds that a lease lasts.
     """
 
-    def __init__(self, amqp: AmqpSettings, name: str) -> None:
+    def __init__(self, amqp: AmqpSettings, name: str, lease_ttl: float) -> None:
         self.connection: Connection | None = None
         self._amqp = amqp
         self._name = name
         self._bell = threading.Event()
         self._result: Connection | BrokerError | None = None  # of an attempt, until the main thread takes it
         self._trying = False
+        self._longest = min(LONGEST_WAIT, max(HURRY, OF_A_LEASE * lease_ttl))
         self._failures = 0  # in a row; a connection that broke soon counts as one
+        self._said = True  # whether the log has that there is no connection
         self._why = ""  # the last attempt failed
         self._refused = False  # whether the broker refused us since the last connection
         self._made_at = 0.0  # time.monotonic()
@@ -73,8 +77,15 @@ class Link:
         if time.monotonic() - self._made_at > LONGEST_WAIT:
             self._failures = 0
         self._schedule()
-        if worth_saying(self._failures):
-            log.warning("connection to RabbitMQ lost: %s; running jobs go on", error)
+        # One that breaks again and again is said ever more rarely, and so is the next one that is made.
+        self._said = worth_saying(self._failures)
+        level = logging.WARNING if self._said else logging.DEBUG
+        log.log(level, "connection to RabbitMQ lost: %s; running jobs go on", error)
+
+    def hurry(self) -> None:
+        """Has the connection tried at once if there is none, and then again and again: rbit is stopping."""
+        self._longest = HURRY
+        self._try_at = 0.0
 
     def wait(self, seconds: float) -> None:
         """Serves the connection, or waits for one, at most ``seconds``. Errors: ConnectionLost."""
@@ -116,7 +127,9 @@ class Link:
 
     def _made(self, connection: Connection) -> bool:
         again = "again " if self._give_up_at is None else ""
-        log.info("connected %sto RabbitMQ at %s", again, connection.where)
+        log.log(
+            logging.INFO if self._said else logging.DEBUG, "connected %sto RabbitMQ at %s", again, connection.where
+        )
         self.connection = connection
         self._made_at = time.monotonic()
         self._trying = False
@@ -140,4 +153,4 @@ class Link:
 
     def _schedule(self) -> None:
         self._failures += 1
-        self._try_at = time.monotonic() + wait_after(self._failures, LONGEST_PAUSE)
+        self._try_at = time.monotonic() + wait_after(self._failures, self._longest)

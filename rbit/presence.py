@@ -17,7 +17,7 @@ TRY_EVERY = 1.0  # seconds
 
 
 class Presence:
-    """Holds the name. After a lost connection the broker may keep it for that one for two heartbeats.
+    """Holds the name. After a lost connection the broker may keep it for that one for three heartbeats.
 
     Arguments:
         name: the client's name.

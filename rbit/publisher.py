@@ -24,7 +24,6 @@ from rbit.settings import AmqpSettings
 log = logging.getLogger("rbit.client")
 
 SERVE_EVERY = 1.0  # seconds between two looks at the heartbeats while nothing is published
-PATIENCE = 10.0  # seconds that a publish may hang before that is said
 BLOCKED = 600.0  # seconds that a publish may hang under an alarm before it is tried on a new connection
 
 
@@ -82,12 +81,9 @@ class Publisher(threading.Thread):
         amqp: where to publish.
         name: shown in RabbitMQ's list of connections.
         blocked: seconds that a publish may hang under an alarm.
-        patience: seconds that it may hang before ``watch`` says so.
     """
 
-    def __init__(
-        self, amqp: AmqpSettings, name: str, blocked: float = BLOCKED, patience: float = PATIENCE
-    ) -> None:
+    def __init__(self, amqp: AmqpSettings, name: str, blocked: float = BLOCKED) -> None:
         super().__init__(name="publisher", daemon=True)
         self._amqp = amqp
         self._connection_name = name
@@ -96,35 +92,15 @@ class Publisher(threading.Thread):
         self._waiting: list[Copy] = []
         self._failures: dict[str, int] = {}  # of copies for a queue, in a row
         self._outlet: Outlet | None = None
-        self._patience = patience
-        self._asked_at: float | None = None  # time.monotonic(), while the broker is to take a copy
-        self._taken = 0  # copies and probes that the broker has taken
-        self._hung: int | None = None  # how many it had taken when it was said that it takes none
+        self._alarm = False  # whether the log has that the broker takes no copies
 
     def put(self, copy: Copy) -> None:
         """Takes a copy; returns at once."""
         self._new.put(copy)
 
-    def watch(self) -> None:
-        """Says in the log when the broker has taken no copy for long, and when that is over.
-
-        For the main thread: this one hangs then.
-        """
-        asked_at = self._asked_at
-        if self._hung is not None and self._taken > self._hung:
-            self._hung = None
-            log.info("RabbitMQ takes copies again")
-        elif self._hung is None and asked_at is not None and time.monotonic() - asked_at >= self._patience:
-            self._hung = self._taken
-            log.warning(
-                "RabbitMQ has taken no copy for %g s: an alarm (memory, disk)? Jobs go on, their messages stay",
-                self._patience,
-            )
-
-    def close(self, timeout: float) -> None:
-        """Gives up what is not published; waits at most ``timeout`` seconds for the end of the thread."""
+    def close(self) -> None:
+        """Gives up what is not published, and ends the thread; ``join`` waits for that."""
         self._new.put(None)
-        self.join(timeout)
 
     def run(self) -> None:
         while self._take():
@@ -160,7 +136,9 @@ class Publisher(threading.Thread):
         """Tries a copy; returns whether the broker has confirmed it."""
         self._serve()  # a connection that broke unnoticed shows here, before it takes a copy
         try:
-            self._outlet = self._outlet or Outlet(self._amqp, self._connection_name, self._blocked)
+            self._outlet = self._outlet or Outlet(
+                self._amqp, self._connection_name, self._blocked, self._on_alarm
+            )
             if not self._send(copy, self._outlet):
                 return False
         except BrokerError as error:
@@ -169,18 +147,17 @@ class Publisher(threading.Thread):
         except Exception as error:  # noqa: BLE001 - the thread must go on, whatever the properties hold
             self._failed(copy, BrokerError(f"{copy.queue}: {error!r}"))
             return False
-        finally:
-            self._asked_at = None
         self._failures.pop(copy.queue, None)
         return True
 
     def _send(self, copy: Copy, outlet: Outlet) -> bool:
         """Publishes a copy, unless it is given up; returns False then. Errors: BrokerError."""
-        self._asked_at = time.monotonic()
         if copy.form is not None:
             outlet.ensure(copy.form)
         outlet.probe()
-        self._taken += 1  # the probe counts: it may be all, if the copy was given up meanwhile
+        if self._alarm:
+            self._alarm = False
+            log.info("RabbitMQ takes copies again")
         if not copy.send():
             return False
         properties, left_out = envelope.fitted(copy.properties, outlet.room)
@@ -201,6 +178,11 @@ class Publisher(threading.Thread):
                 copy.queue, visible(left_out),
             )
         return True
+
+    def _on_alarm(self, reason: str) -> None:
+        if not self._alarm:
+            self._alarm = True
+            log.warning("RabbitMQ has an alarm and takes no copies: %s; jobs go on, their messages stay", reason)
 
     def _failed(self, copy: Copy, error: BrokerError) -> None:
         """Has a copy tried again later; on a new connection, but for one that was only refused."""

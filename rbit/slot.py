@@ -24,7 +24,7 @@ from rbit.runners import Call, Command
 from rbit.status import Reporter, Updates
 from rbit.tree import Forest, Tree
 
-LONGEST_NAME = 64  # characters in the name of a status
+LONGEST_NAME = 255  # characters in the name of a status
 
 log = logging.getLogger("rbit.job")
 output = logging.getLogger("rbit.output")
@@ -75,9 +75,8 @@ class Slot(threading.Thread):
         os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
-        """Ends the slot's processes and its thread, once the job is done; waits for it."""
+        """Ends the slot's processes and its thread, once the job is done; ``join`` waits for that."""
         self._jobs.put(None)
-        self.join()
 
     def run(self) -> None:
         while job := self._jobs.get():

@@ -168,7 +168,7 @@ class Reporter(threading.Thread):
             passed_over, lane.passed_over = lane.passed_over, 0
             self._sending = job, update
         if passed_over:
-            log.debug("%s: PyBit is not told of %d older statuses: newer ones came", update.label, passed_over)
+            log.info("%s: PyBit is not told of %d older statuses: newer ones came", update.label, passed_over)
         return job, update
 
     def _settle(self, job: int, update: Update, answer: Answer) -> None:

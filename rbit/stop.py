@@ -14,6 +14,7 @@ from collections.abc import Callable
 log = logging.getLogger("rbit.client")
 
 PATIENCE = 0.3  # seconds that a client with nothing more to do waits for a broker's answer
+TICK = 0.1  # seconds between two looks at whether it has waited so long
 
 
 class StopSignals:
@@ -21,8 +22,8 @@ class StopSignals:
 
     Arguments:
         timeout: seconds after which the first acts as the second; None: never.
-        tick: called, in the middle of whatever runs, every ``PATIENCE`` seconds from the first signal or
-            from ``hurry`` on; what it raises ends what runs.
+        tick: called, in the middle of whatever runs, every ``TICK`` seconds from the first signal or from
+            ``hurry`` on; what it raises ends what runs.
     """
 
     def __init__(self, timeout: float | None, tick: Callable[[], None]) -> None:
@@ -39,7 +40,7 @@ class StopSignals:
 
     def hurry(self) -> None:
         """Begins to call ``tick``, signal or not."""
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
 
     def rest(self) -> None:
         """Calls ``tick`` no more."""

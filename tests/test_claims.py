@@ -95,6 +95,30 @@ class ClaimsTest(BrokerCase):
         self.lose()
         self.assertFalse(self.claims.absorbs(self.redelivered()))
 
+    def test_ack_of_an_unnamed_original_in_doubt_lets_another_like_it_be_run(self) -> None:
+        for _ in range(2):
+            self.publish(self.queue, "a")
+        job = self.job(self.get())
+        job.leases = 1
+        superseded = self.give_lease(job)
+        assert superseded is not None
+        superseded.ack(self.claims.note_of(superseded, job))
+        self.lose()  # right after the ack, which the broker has
+        self.assertFalse(self.claims.absorbs(self.redelivered()))
+
+    def test_name_is_remembered_for_an_hour_and_a_message_without_one_for_minutes(self) -> None:
+        for name, least, most in (("m", 3590, 3600), (None, 50, 60)):
+            with self.subTest(name):
+                self.publish(self.queue, "a", message_id=name)
+                job = self.job(self.get())
+                job.leases = 1
+                self.lose()
+                self.give_lease(job, message_id=name)
+                until = self.claims._doubtful[job.identity][0] - time.monotonic()
+                self.assertTrue(least < until <= most, until)
+                self.settle(job)
+                self.bodies(self.queue)
+
     def test_lost_lease_is_not_replaced_by_another_message_of_the_same_body(self) -> None:
         for _ in range(2):
             self.publish(self.queue, "a")
@@ -243,10 +267,11 @@ class ClaimsTest(BrokerCase):
             found += self.claims.to_search()
         return found
 
-    def give_lease(self, job: Job) -> Delivery | None:
+    def give_lease(self, job: Job, message_id: str | None = None) -> Delivery | None:
         """Have the first lease of a job come; return the delivery that it replaces."""
         headers = {"x-rbit-job": job.token, "x-rbit-lease": 1}
-        self.publish(lease := self.declare(self.queue_name("lease")), "a", headers=headers, message_id="m")
+        lease = self.declare(self.queue_name("lease"))
+        self.publish(lease, job.message.body, headers=headers, message_id=message_id)
         found = Queue(self.connection, lease, self.queue).get()
         assert found is not None
         self.assertIs(self.claims.owner(found), job)

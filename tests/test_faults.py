@@ -103,6 +103,20 @@ class LedgerTest(unittest.TestCase):
             self.assertTrue(self.ledger(Event(at, "client killed", {"client": client})).failures, (at, client))
         self.assertTrue(self.ledger(killed, log=Log(held=[101], acked=[103])).failures)
 
+    def test_run_that_was_killed_explains_only_the_one_after_it(self) -> None:
+        first = Run("x", "c1", 7, 100)
+        killed = Event(104, "worker killed", {"client": "c1", "pid": 7})
+        runs = [first, Run("x", "c1", 8, 106, 108, "end"), Run("x", "c2", 9, 110, 112, "end")]
+        log = Log(published=[101, 107], held=[101, 107], acked=[104.2, 108.1])
+        self.assertEqual(self.ledger(killed, log=log, runs=runs[:2]).failures, [])
+        self.assertEqual(self.ledger(killed, log=log, runs=runs).rows["  UNEXPLAINED"], 1)
+
+    def test_chain_of_runs_is_followed_back_to_the_complete_one(self) -> None:
+        runs = [Run("x", "c1", 7, 100, 105, "end"), Run("x", "c2", 8, 110), Run("x", "c2", 9, 115, 117, "end")]
+        self.assertEqual(self.ledger(runs=runs).rows["  UNEXPLAINED"], 1)
+        killed = Event(104, "client killed", {"client": "c1"})
+        self.assert_excepted(self.ledger(killed, runs=runs), "killed")
+
     def test_killed_worker_explains_only_its_own_run(self) -> None:
         self.assert_excepted(self.ledger(Event(104, "worker killed", {"client": "c1", "pid": 7})), "killed")
         self.assertTrue(self.ledger(Event(104, "worker killed", {"client": "c1", "pid": 9})).failures)

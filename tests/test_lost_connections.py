@@ -20,13 +20,26 @@ from tests.test_loop import JOBS, ran
 
 
 class LinkTest(unittest.TestCase):
-    def test_connection_is_tried_every_5_seconds_however_often_it_breaks(self) -> None:
+    def wait_after_ten(self, lease_ttl: float, hurry: bool = False) -> float:
+        """Return how long the next attempt is off when the connection broke ten times in a row."""
         nowhere = AmqpSettings((("127.0.0.1", None),), 9, "guest", "guest", "/", 2, 60.0, "classic")
-        link = Link(nowhere, "rbit bob-villa")
+        link = Link(nowhere, "rbit bob-villa", lease_ttl)
+        link._made_at = time.monotonic()
         with self.assertLogs("rbit.client"):
             for _ in range(10):
                 link.lost(ConnectionLost("cut"))
-        self.assertLessEqual(link._try_at - time.monotonic(), 5.0)
+            if hurry:
+                link.hurry()
+                self.assertLessEqual(link._try_at, time.monotonic(), "now")
+                link.lost(ConnectionLost("cut"))
+        return link._try_at - time.monotonic()
+
+    def test_waits_grow_to_half_a_minute_but_to_a_tenth_of_a_short_lease(self) -> None:
+        self.assertTrue(20.0 < self.wait_after_ten(300.0) <= 30.0)
+        self.assertTrue(2.0 < self.wait_after_ten(40.0) <= 4.0)
+
+    def test_connection_is_tried_at_least_every_second_when_rbit_is_stopping(self) -> None:
+        self.assertLessEqual(self.wait_after_ten(300.0, hurry=True), 1.0)
 
 
 class LostConnectionTest(BrokerCase):
@@ -134,7 +147,7 @@ class LostConnectionTest(BrokerCase):
         self.wait_until(lambda: self.depth(queue) == 1, what="the message")
 
     def test_connection_that_breaks_again_and_again_is_made_ever_more_rarely(self) -> None:
-        rbit = self.start("gate", self.queue_name())
+        rbit = self.start("gate", self.queue_name(), "--debug")
         pattern = "connected (again )?to RabbitMQ"
         ends: list[float] = []
         gaps: list[float] = []
@@ -149,7 +162,13 @@ class LostConnectionTest(BrokerCase):
         # 1, 2 and 4 s, each a quarter less at the most; a busy machine only makes them longer.
         for gap, least in zip(gaps, (0.75, 1.5, 3.0), strict=True):
             self.assertGreaterEqual(gap, least)
+        self.wait_until(lambda: len(re.findall(pattern, rbit.output)) == 5, 60, "a connection")
         self.assertEqual(rbit.stop(), 0)
+        # The third loss in a row is not worth a line, nor is its end; all others have both.
+        levels = [line.split()[2] for line in rbit.lines if re.search("connection to RabbitMQ lost", line)]
+        self.assertEqual(levels, ["WARNING", "WARNING", "DEBUG", "WARNING"])
+        levels = [line.split()[2] for line in rbit.lines if re.search(pattern, line)]
+        self.assertEqual(levels, ["INFO", "INFO", "INFO", "DEBUG", "INFO"])
 
     def test_second_client_of_a_name_takes_nothing_and_ends_with_69(self) -> None:
         queue = self.queue_name()

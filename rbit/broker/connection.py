@@ -35,7 +35,7 @@ from rbit.settings import AmqpSettings
 ATTEMPT = 15.0  # seconds for one attempt to connect
 ATTEMPT_OF_SEVERAL = 5.0  # seconds for one node of a cluster
 # What RabbitMQ says behind a refused virtual host when it is so for now only: too many connections, not started.
-FOR_NOW = re.compile("(is reached|is down)$")
+FOR_NOW = re.compile(r"NOT_ALLOWED - (.* (?:is reached|is down))\b['\"]*$")
 # Reply codes of AMQP 0-9-1.
 ACCESS_REFUSED, RESOURCE_LOCKED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 405, 530, 540
 
@@ -83,15 +83,18 @@ def open_node(
     try:
         return pika.BlockingConnection(parameters)
     except (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError) as error:
-        if StreamLostError.__name__ in str(error):  # a broker that is shutting down; a refusal is said in words
+        said = str(error.args[0] if error.args else error)  # pika has the broker's words only inside these
+        if StreamLostError.__name__ in said:  # a broker that is shutting down; a refusal is said in words
             raise BrokerUnreachable(f"RabbitMQ at {where} broke the connection off") from error
+        if for_now := FOR_NOW.search(said):
+            raise BrokerUnreachable(f"RabbitMQ at {where}: {for_now[1]}") from error
         if isinstance(error, ProbableAccessDeniedError):
             raise BrokerRefused(refused_host) from error
         raise BrokerRefused(f"RabbitMQ at {where} refuses the user {amqp.user!r} or its password") from error
     except ConnectionClosedByBroker as error:
         if error.reply_code == ACCESS_REFUSED:
             raise BrokerRefused(f"RabbitMQ at {where}: {error.reply_text}") from error
-        if error.reply_code == NOT_ALLOWED and not FOR_NOW.search(error.reply_text):
+        if error.reply_code == NOT_ALLOWED:
             raise BrokerRefused(refused_host) from error
         raise BrokerUnreachable(f"RabbitMQ at {where}: {error.reply_text}") from error
     except (AMQPError, AMQPConnectorException, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -79,11 +79,22 @@ def other_type(arguments: dict[str, Any]) -> dict[str, Any]:
 class Outlet:
     """A connection of its own for publishing, with confirms.
 
-    Arguments: as of ``open_connection``. Errors: those of ``open_connection``.
+    Arguments:
+        amqp, name, blocked: as of ``open_connection``.
+        on_alarm: called with what the broker says when an alarm blocks this connection, in the middle of a
+            publish that hangs then.
+
+    Errors: those of ``open_connection``.
     """
 
-    def __init__(self, amqp: AmqpSettings, name: str, blocked: float) -> None:
+    def __init__(
+        self, amqp: AmqpSettings, name: str, blocked: float, on_alarm: Callable[[str], None] = lambda reason: None
+    ) -> None:
         self._connection, _ = open_connection(amqp, name, blocked)
+        # The blocking connection would call it only after the publish.
+        self._connection._impl.add_on_connection_blocked_callback(
+            lambda _, frame: on_alarm(str(frame.method.reason))
+        )
         self._nowhere = f"rbit.probe.{secrets.token_hex(8)}"  # no queue has this name
         self._there: set[str] = set()  # queues of rbit's own that are known to exist
         try:

@@ -17,7 +17,7 @@ from rbit.shell_text.parts import KEPT, Command, Place, TooDeep, Use, Word
 from rbit.shell_text.programs import code_in, reads_code, takes_code
 from rbit.shell_text.wrappers import PARSES_ARGUMENTS, SHELLS, invocations
 
-READS_COMMANDS = {"at", "batch"}
+READS_COMMANDS = {"at", "batch", "crontab"}
 SSH_OPTIONS = "BbcDEeFIiJLlmOoPpQRSWw"
 PRINTS_WORDS = {"echo", "printf", "find", "ls"}
 

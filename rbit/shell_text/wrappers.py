@@ -18,7 +18,7 @@ SHELLS = {
 }  # fmt: skip
 PARSES_ARGUMENTS = {
     "eval", "ssh", "rsh", "trap", "watch", "alias", "let", "parallel", "sg", "tmux", "socat", "bind", "complete",
-    "compgen", "fc",
+    "compgen", "fc", "autossh", "mosh",
 }  # fmt: skip
 # Commands that run the command in their arguments: short options that take an argument, operands before it.
 WRAPPERS = {

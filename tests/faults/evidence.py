@@ -81,26 +81,52 @@ class Evidence:
         """Return what the log of its client says of a run's job."""
         return self.logs.get(run.client, {}).get(run.job, Log())
 
-    def explain(self, runs: list[Run], extra: Run) -> Verdict:
-        """Return why a job was run to its end once more.
+    def explain(self, runs: list[Run]) -> list[tuple[Run, Verdict]]:
+        """Return the complete runs of a job beyond the first, each with why there was one.
+
+        Each run is followed by one more at the most: its message was not acknowledged, or a copy was made for
+        another attempt. So no run that failed excuses more than the one after it.
 
         Arguments:
             runs: all runs of the job, in the order of their starts.
-            extra: one of them, complete as another before it.
         """
-        earlier = [run for run in runs if run.start < extra.start and run is not extra]
-        for find in (self._killed, self._out_of_reach, self._ack_forgotten):
-            for run in earlier:
-                if shown_by := find(run, extra):
-                    return Verdict(find.__name__.strip("_").replace("_", " "), shown_by)
-        whole = [run for run in earlier if run.complete]
-        held = [at for run in whole for at in self.log(run).held if run.start <= at <= extra.start]
-        if not held:
-            return Verdict("young", f"no lease of {extra.job} is held before {extra.start:.3f}")
-        again = [at for run in whole for at in self.log(run).again if run.start <= at <= held[0]]
-        if again:  # its connection broke when the original was not acknowledged, which anybody may get then
-            return Verdict("handover", f"first lease fetched only after a lost connection, at {held[0]:.3f}")
-        return Verdict("unexplained", f"lease held at {held[0]:.3f}, run again at {extra.start:.3f}")
+        verdicts: dict[int, Verdict | None] = {}  # by the run's place; None: the job had no complete run before it
+        followed: set[int] = set()
+        found = []
+        for place, run in enumerate(runs[1:], 1):
+            nothing = Verdict("unexplained", f"nothing led to the run at {run.client} that began at {run.start:.3f}")
+            verdicts[place] = nothing
+            for before in reversed(range(place)):
+                if before in followed:
+                    continue
+                verdict = self._led_to(runs[before], run) if runs[before].complete else verdicts.get(before)
+                if verdict is None and runs[before].complete:
+                    continue
+                followed.add(before)
+                verdicts[place] = verdict
+                break
+            verdict = verdicts[place]
+            if run.complete and any(earlier.complete for earlier in runs[:place]):
+                # No verdict after a chain of runs that all failed: then another one was complete beside it.
+                found.append((run, verdict or nothing))
+        return found
+
+    def _led_to(self, run: Run, extra: Run) -> Verdict | None:
+        """Return why a complete run was followed by another one; None when nothing shows that."""
+        for find in (self._killed, self._out_of_reach, self._ack_forgotten, self._young, self._handover):
+            if shown_by := find(run, extra):
+                return Verdict(find.__name__.strip("_").replace("_", " "), shown_by)
+        return None
+
+    def _young(self, run: Run, extra: Run) -> str:
+        held = [at for at in self.log(run).held if run.start <= at <= extra.start]
+        return "" if held else f"no lease of {run.job} is held before {extra.start:.3f}"
+
+    def _handover(self, run: Run, extra: Run) -> str:
+        held = [at for at in self.log(run).held if run.start <= at <= extra.start]
+        again = [at for at in self.log(run).again if run.start <= at <= held[0]]
+        # Its connection broke when the original was not acknowledged, which anybody may get then.
+        return f"first lease fetched only after a lost connection, at {held[0]:.3f}" if again else ""
 
     def _until(self, run: Run, extra: Run) -> float:
         """Returns until when a run's client had its message: the ack, or the next run."""

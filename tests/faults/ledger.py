@@ -84,8 +84,7 @@ def make(evidence: Evidence, runs: list[Run], statuses: dict[int, list[str]], le
 def _count_extra_runs(ledger: Ledger, evidence: Evidence, by_job: dict[str, list[Run]]) -> None:
     counts: Counter[str] = Counter()
     for job, of_job in sorted(by_job.items()):
-        for extra in [run for run in of_job if run.complete][1:]:
-            verdict = evidence.explain(of_job, extra)
+        for _, verdict in evidence.explain(of_job):
             counts[verdict.why] += 1
             line = f"{job} ran again ({verdict.why}): {verdict.shown_by}"
             (ledger.failures if verdict.why == "unexplained" else ledger.proofs).append(line)
