@@ -77,7 +77,6 @@ class Client:
         self._claims = self._settlement.claims
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._obeyed = 0
-        self._leaving = False
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done
 
@@ -99,7 +98,6 @@ class Client:
             while not self._may_leave():
                 self.turn()
         finally:
-            self._leaving = True
             self._leave()
             self._stop.rest()
 
@@ -124,10 +122,8 @@ class Client:
 
     def _tick(self) -> None:
         """Ends a wait for a silent broker: soon, if nothing is left that it could do for us."""
-        if not self._claims.jobs and not self._sources.unproven:
-            self._link.interrupt(PATIENCE)
-        elif self._leaving or self._stop.seen > 1 or not any(slot.job for slot in self._slots):
-            self._link.interrupt(BUSY_PATIENCE)
+        done = not self._claims.jobs and not self._sources.unproven
+        self._link.interrupt(PATIENCE if done else BUSY_PATIENCE)
 
     def _obey(self) -> None:
         """Acts on signals that have come: the first ends the taking of messages, the second the jobs."""
@@ -136,6 +132,8 @@ class Client:
             running = [str(slot.job) for slot in self._slots if slot.job]
             if running:
                 log.info("stopping after %s; a second signal stops them now", ", ".join(running))
+                if signals < 2:
+                    self._stop.rest()  # while they run a broker may take its time
             else:
                 log.info("stopping")
             self._link.hurry()
@@ -270,6 +268,7 @@ class Client:
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LAST_WAIT
             self._claims.search_anew(once_more=True)
+            self._stop.hurry()
         over = not self._claims.jobs or time.monotonic() >= self._leave_by
         return over or (self._obeyed > 1 and not any(map(self._settlement.needs_time, self._claims.jobs)))
 

@@ -94,7 +94,7 @@ class Evidence:
         followed: set[int] = set()
         found = []
         for place, run in enumerate(runs[1:], 1):
-            nothing = Verdict("unexplained", f"nothing led to the run at {run.client} that began at {run.start:.3f}")
+            nothing = Verdict("unexplained", f"nothing led to the run of {run.client} from {run.start:.3f} on")
             verdicts[place] = nothing
             for before in reversed(range(place)):
                 if before in followed:

@@ -1,6 +1,6 @@
-"""A TCP proxy on 127.0.0.1 between a client and a broker, which can cut, silence and forget.
+"""A TCP proxy on 127.0.0.1 between a client and a broker, which can cut, hold, silence and forget.
 
-It runs in a thread of the process that tests, and knows nothing of AMQP.
+It runs in a thread of the process that tests. Of AMQP it knows that the name of a connection comes first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import selectors
 import socket
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CHUNK = 65536  # bytes
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
@@ -18,11 +18,25 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 
 @dataclass(eq=False)
 class Pair:
-    """One connection through the proxy: its two sockets, and whether nothing passes any more."""
+    """One connection through the proxy.
+
+    Attributes:
+        near, far: its sockets, to the client and to the broker.
+        silent: whether nothing passes any more.
+        beginning: the first bytes of the client, which hold the connection's name.
+        held: what came from a socket and is held back, by that socket.
+    """
 
     near: socket.socket
     far: socket.socket
     silent: bool = False
+    beginning: bytes = b""
+    held: dict[socket.socket, bytes] = field(default_factory=dict)
+
+    def is_called(self, name: str) -> bool:
+        """Return whether the client gave the connection this name; every connection has the name ``""``."""
+        _, _, found = self.beginning.partition(b"connection_nameS")
+        return not name or found[4 : 4 + int.from_bytes(found[:4], "big")] == name.encode()
 
     def other(self, one: socket.socket) -> socket.socket:
         """Return the socket at the other side."""
@@ -37,14 +51,17 @@ class Proxy:
 
     Attributes:
         port: where it listens.
+        accepted: how many connections came so far.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
+        self.accepted = 0
         self._pairs: list[Pair] = []
         self._silent = False
+        self._trap = b""
         self._closed = False
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
@@ -66,11 +83,33 @@ class Proxy:
         self._listener.close()
         self._selector.close()
 
-    def cut(self) -> None:
-        """Reset every connection, on both sides; new ones are let through."""
+    def cut(self, name: str = "") -> None:
+        """Reset every connection of a name, on both sides; new ones are let through."""
         with self._lock:
-            for pair in list(self._pairs):
+            for pair in [pair for pair in self._pairs if pair.is_called(name)]:
                 self._drop(pair)
+
+    def hold(self, name: str, answers: bool = True) -> None:
+        """Hold back the broker's ``answers``, or what it is sent, on the connections of a name that are there."""
+        with self._lock:
+            for pair in self._pairs:
+                if pair.is_called(name):
+                    pair.held.setdefault(pair.far if answers else pair.near, b"")
+
+    def hold_after(self, text: str) -> None:
+        """Hold back the broker's answers on each connection from the moment that a client sends this text."""
+        with self._lock:
+            self._trap = text.encode()
+
+    def release(self) -> None:
+        """Let through what is held back, and hold nothing any more."""
+        with self._lock:
+            self._trap = b""
+            for pair in list(self._pairs):
+                held, pair.held = pair.held, {}
+                for side, data in held.items():
+                    with contextlib.suppress(OSError):
+                        pair.other(side).sendall(data)
 
     def silence(self, on: bool = True) -> None:
         """Let nothing pass on the connections that are there and on new ones: what comes is thrown away.
@@ -102,6 +141,7 @@ class Proxy:
 
     def _accept(self) -> None:
         near, _ = self._listener.accept()
+        self.accepted += 1
         try:
             far = socket.create_connection(("127.0.0.1", self.target), 5.0)
         except OSError:
@@ -115,7 +155,13 @@ class Proxy:
     def _pass(self, pair: Pair, side: socket.socket) -> None:
         try:
             data = side.recv(CHUNK)
-            if data and not pair.silent:
+            if side is pair.near and len(pair.beginning) < CHUNK:
+                pair.beginning += data
+            if side is pair.near and self._trap and self._trap in data:
+                pair.held.setdefault(pair.far, b"")
+            if data and side in pair.held:
+                pair.held[side] += data
+            elif data and not pair.silent:
                 pair.other(side).sendall(data)
         except OSError:
             data = b""
