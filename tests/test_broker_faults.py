@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 import unittest
 
 from tests.support.case import BrokerCase
@@ -88,12 +90,13 @@ class BrokerFaultTest(BrokerCase):
             rbit = self.rbit(
                 self.ini(
                     {queue: {"runner": "python!jobs:blocked_once"}, other: {"runner": "python!jobs:record"}},
-                    amqp={"heartbeat": 2}, rbit={"polling_time": 3600},
+                    amqp={"heartbeat": 1}, rbit={"polling_time": 3600},
                 ),
                 files={"jobs.py": JOBS},
             )
             self.wait_until(lambda: len(ran(rbit)) == 3, what="the jobs of both queues")
-            self.node.ctl("list_queues", "name")  # takes longer than a heartbeat or two
+            until = time.monotonic() + 4  # without heartbeats a broker ends a connection after two to three
+            self.wait_until(lambda: time.monotonic() >= until, what="four heartbeats")
             self.assertNotIn("lost", rbit.output)
         finally:
             self.node.ctl("set_vm_memory_high_watermark", "0.4")
@@ -148,6 +151,33 @@ class BrokerFaultTest(BrokerCase):
         (rbit.folder / "one").touch()
         rbit.wait_for_line("message #1: Done")
         self.wait_until(lambda: self.unacked(queue) == 0 and self.depth(queue) == 0, what="the ack")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_idle_client_stops_within_a_second_although_the_broker_is_stopped(self) -> None:
+        queue = self.queue_name()
+        broker = self.node.pids[0]
+        self.addCleanup(os.kill, broker, signal.SIGCONT)
+
+        def before_a_stopped_broker() -> RbitProcess:
+            os.kill(broker, signal.SIGCONT)
+            self.publish(queue, "a")  # so that its worker and its publisher are there
+            rbit = self.start("fails", queue, rbit={"polling_time": 0.1})
+            rbit.wait_for_line(f"a copy of its message is in {queue}.failed")
+            self.wait_until(lambda: self.unacked(queue) == 0, what="the ack")
+            os.kill(broker, signal.SIGSTOP)
+            return rbit
+
+        self.assertLess(self.quickest_stop(before_a_stopped_broker), 1.0)
+
+    def test_limit_of_connections_is_waited_for_and_a_refused_virtual_host_is_not(self) -> None:
+        queue = self.queue_name()
+        self.node.ctl("set_vhost_limits", "-p", "/", '{"max-connections": 1}')
+        try:
+            rbit = self.start("record", queue)
+            rbit.wait_for_line(r"refused for user 'guest': connection limit \(1\) is reached; trying for 60 s")
+        finally:
+            self.node.ctl("clear_vhost_limits", "-p", "/")
+        rbit.wait_for_line("connected to RabbitMQ")
         self.assertEqual(rbit.stop(), 0)
 
     def test_stop_during_an_alarm_does_not_hang_and_loses_nothing(self) -> None:

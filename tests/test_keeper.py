@@ -61,7 +61,7 @@ def floods(message, set_status, settings):
         set_status("Building", "x")
 
 def names(message, set_status, settings):
-    for name in ("Done\\n2026-01-01 ERROR forged", "y" * 65, "\\x1b[31mDone"):
+    for name in ("Done\\n2026-01-01 ERROR forged", "y" * 256, "\\x1b[31mDone"):
         set_status(name)
     set_status("Building", "a\\x1b[31m\\0b")
     print("printed \\x1b[31m\\0 \\u2028 line")
@@ -193,8 +193,7 @@ class KeptJobTest(BrokerCase):
         rbit.signal(signal.SIGKILL)
         began = time.monotonic()
         self.wait_until(lambda: not any(is_alive(pid) for pid in below), what="the end of its processes")
-        # The promise is two seconds; twice that for a busy machine is less than any grace period of rbit.
-        self.assertLess(time.monotonic() - began, 4.0)
+        self.assertLess(time.monotonic() - began, 2.0)
 
     def test_killed_rbit_takes_a_worker_in_c_code_and_a_far_grandchild_along(self) -> None:
         self.assert_killed_rbit_takes_all_along("a")

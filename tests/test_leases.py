@@ -133,6 +133,22 @@ class LeaseTest(BrokerCase):
         rbit.signal(signal.SIGKILL)
         self.wait_until(lambda: self.depth(queue) == 1, what="the message")
         self.assertEqual(self.depth(self.lease_queue(queue)), 0)
+        other = self.start("record", queue, name="tim-allen")
+        other.wait_for_line("its message is acknowledged")
+        self.assertEqual(ran(other), [f"{queue} one"])
+        self.assertEqual(other.stop(), 0)
+
+    def test_lease_queue_is_durable_returns_its_messages_and_goes_after_seven_days(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one", delivery_mode=1)
+        rbit = self.start("gate", queue)
+        self.leased(rbit)
+        rbit.signal(signal.SIGKILL)
+        self.wait_until(lambda: self.depth(self.lease_queue(queue)) == 1, what="the lease")
+        _, properties, _ = self.channel.basic_get(self.lease_queue(queue), auto_ack=True)
+        self.assertEqual((properties.delivery_mode, properties.expiration), (2, "6000"))
+        wanted = {"x_dead_letter_exchange": "", "x_dead_letter_routing_key": queue, "x_expires": 7 * 86_400_000}
+        self.declare(self.lease_queue(queue), **wanted)  # refused if anything differed
 
     def test_message_of_a_killed_client_is_run_by_the_next_of_its_name_from_the_lease_queue(self) -> None:
         queue = self.queue_name()
@@ -157,6 +173,7 @@ class LeaseTest(BrokerCase):
             rbit.signal(signal.SIGTERM)
             rbit.wait_for_line("stopping after")
         self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertRegex(rbit.output, "message #1: Waiting: rbit was stopped")
         self.assertEqual((self.depth(queue), self.depth(self.lease_queue(queue))), (1, 0))
         _, properties, body = self.channel.basic_get(queue, auto_ack=True)
         self.assertEqual(len(properties.headers.pop("x-rbit-copy")), 16)

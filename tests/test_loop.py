@@ -7,9 +7,11 @@ import time
 import unittest
 from pathlib import Path
 
+import pika.exceptions
 import psutil
 
 from tests.support.case import BrokerCase
+from tests.support.processes import descendants
 from tests.support.rbit_process import RbitProcess
 
 CAPTURE = (Path(__file__).parent / "captures" / "build_request.json").read_bytes()
@@ -92,6 +94,39 @@ class LoopTest(BrokerCase):
         self.channel.exchange_declare("pybit", "direct", durable=True)
         self.channel.basic_publish("pybit", queue.replace("_", "."), b"by route", mandatory=True)
         self.assertEqual(self.bodies(queue), [b"by route"])
+
+    def test_only_a_queue_whose_name_has_four_parts_is_bound_and_an_existing_one_too(self) -> None:
+        bound, free = self.declare(self.queue_name("any_latex_pdf")), self.queue_name("latex_pdf")
+        job = {"runner": "python!jobs:record"}
+        rbit = self.run_jobs({bound: dict(job), free: dict(job)}, "--once")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.channel.basic_publish("pybit", bound.replace("_", "."), b"by route", mandatory=True)
+        with self.assertRaises(pika.exceptions.UnroutableError):
+            self.channel.basic_publish("pybit", free.replace("_", "."), b"by route", mandatory=True)
+
+    def test_exchange_of_another_form_is_taken_as_it_is(self) -> None:
+        self.channel.exchange_delete("pybit")
+        self.channel.exchange_declare("pybit", "topic", durable=False)
+        self.addCleanup(self.channel.exchange_delete, "pybit")
+        rbit = self.run_jobs({self.queue_name("any_latex_pdf"): {"runner": "python!jobs:record"}}, "--once")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertNotIn("WARNING", rbit.output)
+
+    def test_workers_start_on_first_need_one_for_each_slot_and_are_used_again(self) -> None:
+        queue = self.queue_name()
+        rbit = self.run_jobs({queue: {"runner": "python!jobs:gate"}}, rbit={"concurrency": 3})
+        rbit.wait_for_line("connected to RabbitMQ")
+        self.wait_until(lambda: self.depth(queue) == 0, what="the queue")
+        self.assertEqual(descendants(rbit.pid), [])
+        for names in (("a1", "a2"), ("b1", "b2")):
+            for name in names:
+                self.publish(queue, name)
+            self.wait_until(lambda: {f"start {name}" for name in names} <= set(ran(rbit)), what="both jobs")  # noqa: B023
+            self.assertEqual(len(descendants(rbit.pid)), 2 * 2, "a keeper and a worker each")
+            for name in names:
+                (rbit.folder / name).touch()
+            self.wait_until(lambda: {f"end {name}" for name in names} <= set(ran(rbit)), what="both ends")  # noqa: B023
+        self.assertEqual(rbit.stop(), 0)
 
     def test_existing_queue_of_another_form_is_taken_as_it_is(self) -> None:
         queue = self.declare(self.queue_name(), x_queue_type="quorum")
@@ -188,6 +223,7 @@ class LoopTest(BrokerCase):
         self.assertEqual(ran(rbit), ["start long", "end long"])
         self.assertNotIn("lost", rbit.output)
         self.assertEqual(rbit.output.count("its message is acknowledged"), 1)
+        self.assertLess(rbit.output.index("message #1: Done"), rbit.output.index("its message is acknowledged"))
         self.assertEqual((self.depth(queue), self.unacked(queue)), (0, 0))
 
     def test_client_is_idle_while_all_slots_are_busy_and_polls_are_due(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.support.case import BrokerCase
 from tests.support.processes import is_alive
 from tests.support.python_jobs import JOBS
-from tests.support.rbit_process import RbitProcess
+from tests.support.rbit_process import RbitProcess, rbit_command
 
 CAPTURE = (Path(__file__).parent / "captures" / "build_request.json").read_bytes()
 
@@ -55,6 +55,40 @@ class PythonJobTest(BrokerCase):
             "body": "caf\u00e9", "queue": queue, "headers": {"n": 1, "deep": {"list": [1, "two"]}},
             "redelivered": False, "type": "a-type", "delivery_mode": 2, "settings": runner,
         })
+
+    def test_job_is_told_that_its_message_was_delivered_before(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "a")
+        method, _, _ = self.channel.basic_get(queue)
+        self.channel.basic_nack(method.delivery_tag, requeue=True)
+        rbit = self.rbit(self.ini({queue: {"runner": "python!jobs:given"}}), "--once", files={"jobs.py": JOBS})
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertIs(json.loads(self.ran(rbit)[0])["redelivered"], True)
+
+    def test_each_bomb_fails_its_own_job_runs_nothing_and_the_next_job_is_run(self) -> None:
+        canary = "open('canary', 'w')"
+        reduce = {"py/reduce": [{"py/function": "builtins.eval"}, {"py/tuple": [canary]}]}
+        bombs = [
+            json.dumps(reduce), json.dumps([{"a": reduce}]), json.dumps(reduce).encode("utf-16"),
+            '{"py/function": "builtins.eval"}', '{"py/type": "builtins.eval"}', '{"py/repr": "os/os.getcwd()"}',
+            "[" * 100_000 + "]" * 100_000, '{"py/object": "pybit.models.Arch", "id": ' + "7" * 10_000_000 + "}",
+            '{"py/id": NaN}', '{"py/object": "pybit.models.Arch", "py/object": "pybit.models.Arch"}',
+            '{"py/object": "os.system"}',
+        ]
+        rbit = self.run_once("by_body", *bombs, "next")
+        self.assertEqual(len(re.findall("message #[0-9]+: Failed: ", rbit.output)), len(bombs), rbit.output)
+        self.assertRegex(rbit.output, f"message #{len(bombs) + 1}: Done")
+        self.assertEqual(self.ran(rbit), ["run next"])
+        self.assertFalse((rbit.folder / "canary").exists())
+
+    def test_huge_body_with_tags_is_refused_in_little_memory(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, '{"py/object": "pybit.models.Arch", "x": [' + "{}," * 24_000_000 + "1]}")
+        limited = ("sh", "-c", 'ulimit -v "$0"; exec "$@"', "800000", *rbit_command())  # KiB
+        text = self.ini({queue: {"runner": "python!jobs:by_body"}})
+        rbit = self.rbit(text, "--once", files={"jobs.py": JOBS}, command=limited)
+        self.assertEqual(rbit.wait(60), 1, rbit.output)
+        self.assertRegex(rbit.output, "message #1: Failed: the body has [0-9]+ bytes with")
 
     def test_large_headers_arrive_with_a_small_and_with_a_large_body(self) -> None:
         queue = self.queue_name()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import tempfile
 import unittest
 from pathlib import Path
@@ -10,7 +12,9 @@ from unittest import mock
 
 from rbit.config import PybitSettings
 from rbit.web import Web
+from tests.support.case import BrokerCase
 from tests.support.pybit_web import PybitWeb
+from tests.test_loop import CAPTURE
 
 
 class WebTest(unittest.TestCase):
@@ -30,6 +34,17 @@ class WebTest(unittest.TestCase):
         patch = mock.patch.dict(os.environ, variables)
         patch.start()
         self.addCleanup(patch.stop)
+
+    def test_connection_that_nobody_accepts_is_given_up_in_time(self) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            port = full.getsockname()[1]
+            # What the kernel still takes for a server that accepts nobody; the next one waits for ever.
+            for _ in range(2):
+                waiting = self.enterContext(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.1", port))
+            answer = self.web(timeout=0.5, url=f"http://127.0.0.1:{port}").put(1, "Done")
+        self.assertEqual((answer.code, answer.words), (None, "no answer within 0.5 s"))
 
     def test_answer_whose_text_never_ends_counts_at_once(self) -> None:
         self.pybit.drip(0.2)
@@ -78,6 +93,21 @@ class WebTest(unittest.TestCase):
     def test_status_that_is_no_text_for_utf_8_is_sent_all_the_same(self) -> None:
         self.assertEqual(self.web().put(1, "\udcff").code, 500)
         self.assertEqual(self.pybit.requests[0].form["status"], "?")
+
+
+class WebHostTest(BrokerCase):
+    def test_host_that_a_message_names_is_never_contacted(self) -> None:
+        queue = self.queue_name()
+        with PybitWeb() as configured, PybitWeb() as named:
+            for server in (configured, named):
+                server.add_job(1)
+            request = json.loads(CAPTURE) | {"web_host": f"127.0.0.1:{named.port}"}
+            self.publish(queue, json.dumps(request))
+            pybit = {"url": configured.url, "user": "admin", "password": "pass"}
+            rbit = self.rbit(self.ini({queue: {"runner": "shell!true"}}, pybit=pybit), "--once")
+            self.assertEqual(rbit.wait(), 0, rbit.output)
+            self.assertEqual([status for status, _ in configured.history(1)], ["Waiting", "Building", "Done"])
+            self.assertEqual(named.requests, [])
 
 
 if __name__ == "__main__":

@@ -165,7 +165,10 @@ class Proxy:
                 pair.other(side).sendall(data)
         except OSError:
             data = b""
-        if not data:
+        if not data and pair.silent and side is pair.near:  # the broker does not learn of it
+            self._selector.unregister(side)
+            side.close()
+        elif not data:
             self._drop(pair)
 
     def _drop(self, pair: Pair) -> None:
