@@ -49,10 +49,12 @@ class Client:
         runners: the runner of each queue, by its name.
         poll_time: seconds between two polls.
         once: whether to stop when nothing more can run now.
+        reporter: tells PyBit, once it is started here; None without ``[pybit]``.
     """
 
     def __init__(
-        self, config: Config, runners: Mapping[str, Runner], poll_time: float, once: bool = False
+        self, config: Config, runners: Mapping[str, Runner], poll_time: float, once: bool = False,
+        reporter: Reporter | None = None,
     ) -> None:
         self._sections: dict[str, RunnerSettings] = {section.queue: section for section in config.runners}
         self._runners = runners
@@ -61,7 +63,7 @@ class Client:
         name = f"rbit {config.client.name}"
         self._link = Link(config.amqp, name, config.client.lease_ttl)
         self._publisher = Publisher(config.amqp, f"{name} (publisher)")
-        self._reporter = Reporter(config.pybit, config.client.name) if config.pybit else None
+        self._reporter = reporter
         forest = Forest()
         self._slots = [
             Slot(number + 1, forest, self._reporter, self._post_end, config.client.max_jobs_per_worker)

@@ -17,6 +17,7 @@ from rbit.logs import Output
 if TYPE_CHECKING:
     from rbit.config import Config
     from rbit.runners import Runner
+    from rbit.status import Reporter
 
 log = logging.getLogger("rbit")
 
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Does what the command line asks for; returns the exit status. Errors: RbitError."""
-    # Here and not above: they load pika and requests, which "rbit --version" can do without.
+    # Here and not above: they load pika, which "rbit --version" can do without.
     from rbit import check, config, failed, runners  # noqa: PLC0415
     from rbit.client import Client  # noqa: PLC0415
 
@@ -132,9 +133,19 @@ def run(options: argparse.Namespace) -> int:
     start_logging(settings, options.debug)
     poll_time = options.poll_time or settings.client.polling_time
     announce(settings, made, poll_time)
-    client = Client(settings, made, poll_time, options.once)
+    client = Client(settings, made, poll_time, options.once, reporter_for(settings))
     client.run()
     return errors.EXIT_JOBS_FAILED if options.once and not client.all_good else errors.EXIT_OK
+
+
+def reporter_for(settings: Config) -> Reporter | None:
+    """Returns what tells PyBit, not started; None without ``[pybit]``, which needs no HTTP either."""
+    if settings.pybit is None:
+        return None
+    from rbit.status import Reporter  # noqa: PLC0415
+    from rbit.web import Web  # noqa: PLC0415
+
+    return Reporter(Web(settings.pybit, settings.client.name).put)
 
 
 def say(lines: Sequence[str]) -> int:

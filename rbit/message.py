@@ -63,6 +63,19 @@ class Settled:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What came of a status that was sent to PyBit.
+
+    Attributes:
+        code: the HTTP status code; None when no answer came in time.
+        words: what is wrong; may be ''.
+    """
+
+    code: int | None
+    words: str
+
+
+@dataclass(frozen=True)
 class Message:
     """A message as it came from its queue.
 

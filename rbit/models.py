@@ -15,9 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import MappingProxyType, ModuleType
-from typing import TypeVar
-
-import jsonpickle  # type: ignore[import-untyped] # it has no hints
+from typing import Any, TypeVar
 
 from rbit.errors import BodyRefused
 
@@ -27,11 +25,18 @@ _Model = TypeVar("_Model", bound="_Jsonable")
 _decoder: list[Callable[[bytes], object]] = []
 
 
+def _jsonpickle() -> Any:
+    import jsonpickle  # type: ignore[import-untyped] # noqa: PLC0415 - slow to load, and the client needs it never
+
+    return jsonpickle
+
+
 def encode(obj: object) -> bytes:
     """Return ``obj`` as PyBit writes it: jsonpickle's form, one line of ASCII JSON.
 
     The standard library writes the JSON, so that the same object gives the same bytes on every machine.
     """
+    jsonpickle = _jsonpickle()
     return json.dumps(jsonpickle.Pickler(keys=False).flatten(obj)).encode("ascii")
 
 
@@ -40,6 +45,7 @@ def restore(plain: object) -> object:
 
     It must be plain JSON that ``rbit.decode.check`` approved: anything else may run code here.
     """
+    jsonpickle = _jsonpickle()
     return jsonpickle.Unpickler(keys=False, on_missing="ignore").restore(plain, classes=dict(MODELS))
 
 
@@ -294,6 +300,7 @@ def provide_pybit_models() -> None:
     """
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.append(Finder())
+    jsonpickle = _jsonpickle()
     jsonpickle.set_preferred_backend("json")
     jsonpickle.backend.json.enable_fallthrough(False)
     for name in ("simplejson", "ujson", "yaml"):

@@ -10,12 +10,11 @@ import logging
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rbit.config import PybitSettings
-from rbit.message import FAILED, STATUSES
+from rbit.message import FAILED, STATUSES, Answer
 from rbit.repeats import wait_after, worth_saying
-from rbit.web import Answer, Web
 
 log = logging.getLogger("rbit.status")
 
@@ -55,13 +54,13 @@ class Reporter(threading.Thread):
     """Tells PyBit, in order for each job; an update that fails holds up no other job's.
 
     Arguments:
-        settings: where PyBit is.
-        client: the client's name, as PyBit is to show it.
+        send: tells PyBit the status of a job, by the job's id at PyBit and the name of the status. Called in
+            the reporter's thread; it does not raise.
     """
 
-    def __init__(self, settings: PybitSettings, client: str) -> None:
+    def __init__(self, send: Callable[[int, str], Answer]) -> None:
         super().__init__(name="reporter", daemon=True)
-        self._web = Web(settings, client)
+        self._send = send
         self._changed = threading.Condition()  # guards what follows, to the empty line
         # A job that has a lane is in one of: _ready, _later, _sending.
         self._lanes: dict[int, Lane] = {}
@@ -141,7 +140,7 @@ class Reporter(threading.Thread):
         while (turn := self._next()) is not None:
             job, update = turn
             try:
-                answer = self._web.put(job, update.status)
+                answer = self._send(job, update.status)
             except Exception:  # the reporter must go on, whatever a library raises
                 log.exception("%s: %s not sent to PyBit", update.label, update)
                 self._go_on(job)

@@ -10,7 +10,6 @@ import contextlib
 import socket
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -21,7 +20,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from rbit import __version__
-from rbit.config import PybitSettings
+from rbit.message import Answer
+from rbit.settings import PybitSettings
 
 MEANINGS = {
     400: "PyBit finds the update malformed",
@@ -30,14 +30,6 @@ MEANINGS = {
     404: "there is no such address: is the url in [pybit] right?",
     405: "there is no such address: is the url in [pybit] right?",
 }
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of an update: the HTTP status code, None when none came in time; and in words what is wrong."""
-
-    code: int | None
-    words: str
 
 
 class Web:

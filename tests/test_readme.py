@@ -111,7 +111,7 @@ class JobsTest(ReadmeCase):
         ini = ini.replace("\nrunner = ", "\nretry_delay = 1\nrunner = ")
         output, folder = self.once(ini, errors.EXIT_JOBS_FAILED, module__html="<p>hello</p>")
         self.assertTrue((folder / f"{evil}-1.0.zip").is_file(), output)
-        self.assertIn("cnx_any_html_check job 1: Building: looking for col11406", output)
+        self.assertIn("cnx_any_html_check job 1: Building: job 1", output)
         self.assertRegex(output, r"(?m)cnx_any_html_check job 1: Blocked\b")
         self.wait_until(lambda: self.depth(checking) == 1, what="the message to come back")
         output, _ = self.once(ini, released__txt="-v\n")

@@ -11,6 +11,7 @@ from unittest import mock
 
 from rbit.config import PybitSettings
 from rbit.status import LONGEST_LANE, Reporter, Updates
+from rbit.web import Web
 from tests.support.pybit_web import PybitWeb
 from tests.support.waiting import wait_until
 
@@ -27,7 +28,7 @@ class ReporterTest(unittest.TestCase):
 
     def reporter(self, password: str = "pass", timeout: float = 5.0) -> Reporter:
         settings = PybitSettings(url=self.web.url, user="admin", password=password, timeout=timeout)
-        reporter = Reporter(settings, "bob-villa")
+        reporter = Reporter(Web(settings, "bob-villa").put)
         reporter.start()
         self.addCleanup(reporter.join, 30)
         self.addCleanup(reporter.close, 0.0)
@@ -190,7 +191,7 @@ class ReporterTest(unittest.TestCase):
     def test_error_of_a_library_ends_neither_the_reporter_nor_the_order(self) -> None:
         reporter = self.reporter()
         effects = [ZeroDivisionError, *[mock.DEFAULT] * 9]
-        fails = mock.patch.object(reporter._web, "put", side_effect=effects, wraps=reporter._web.put)
+        fails = mock.patch.object(reporter, "_send", side_effect=effects, wraps=reporter._send)
         with fails, self.assertLogs("rbit.status", logging.ERROR) as logged:
             for status in ("Building", "Waiting", "Done"):
                 reporter.put(1, status, "a job")
