@@ -44,6 +44,15 @@ class Claims:
         # What may come again, until when, by time.monotonic(); the oldest first.
         self._known: dict[Hashable, float] = {}  # any number of times
         self._doubtful: dict[Hashable, list[float]] = {}  # once for each entry
+        self._doubted: dict[str, float] = {}  # the queues of such messages
+        self._last_looks = False
+
+    def add(self, job: Job) -> None:
+        """Takes a new job."""
+        self.jobs.append(job)
+        if job.lease == 1 and job.identity.is_named:
+            # An earlier process made the lease, and may have been killed before it acknowledged the original.
+            self._expect(job.identity, self._mistaken)
 
     def owner(self, delivery: Delivery) -> Job | None:
         """Returns the job whose message this is."""
@@ -67,7 +76,7 @@ class Claims:
         if before is None:
             job.lease_at = min(job.lease_at, time.monotonic())  # nobody knows how old it is
             if number and not job.lease:  # the original was not acknowledged, so it comes again, for sure
-                self.doubt([Settled(job.identity, job.is_named)])
+                self._expect(job.identity, REMEMBERED if job.is_named else self._mistaken)
         job.delivery, job.lease, job.looked = delivery, number, 0
         delivery.body = job.message.body  # one of the two is enough
         return before
@@ -94,34 +103,44 @@ class Claims:
         if job.identity.copy and not back:
             self._remember(job.identity)
 
-    def note_of(self, delivery: Delivery, job: Job | None = None) -> Settled | None:
-        """Returns what is to be remembered of a delivery whose acknowledgement is doubtful, if anything.
+    def note_of(self, delivery: Delivery, job: Job | None = None) -> Settled:
+        """Returns what is to be remembered of a delivery whose acknowledgement is doubtful.
 
         Arguments:
             delivery: the delivery.
             job: its job, if that is known.
         """
+        name = delivery.source.name
         if token := envelope.tag_of(delivery.properties).job:
-            return Settled(token, True)
+            return Settled(name, token)
         identity = job.identity if job else Identity.of(delivery.queue, delivery.properties, delivery.body)
         named = job.is_named if job else identity.is_named
         # What has no name is rather run twice than another that is just like it not at all.
-        return Settled(identity, True) if named else None
+        return Settled(name, identity if named else None)
 
-    def doubt(self, acknowledged: Iterable[Settled | None]) -> None:
+    def doubt(self, acknowledged: Iterable[Settled]) -> None:
         """Notes messages whose acknowledgement the broker may not have: each may come again, once."""
-        now = time.monotonic()
         for settled in acknowledged:
-            if settled is not None:
-                until = now + (REMEMBERED if settled.is_named else self._mistaken)
-                self._doubtful.setdefault(settled.key, []).append(until)
-                self._drop_old()
+            if settled.key is not None:
+                self._expect(settled.key, REMEMBERED)
+                self._doubted[settled.queue] = time.monotonic() + self._mistaken
+
+    def _expect(self, key: Hashable, seconds: float) -> None:
+        self._doubtful.setdefault(key, []).append(time.monotonic() + seconds)
+        self._drop_old()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something is left to wait for at a stop: a job, or a look for what may come again."""
+        now = time.monotonic()
+        return bool(self.jobs) or any(until > now for until in self._doubted.values())
 
     def to_search(self) -> list[str]:
         """Returns the queues that are to be asked now for messages of jobs that live here, in this order."""
         now = time.monotonic()
         # The runners' queues first: an original is known by its job before a lease takes its place.
-        origins: dict[str, None] = {}
+        origins: dict[str, None] = dict.fromkeys(self._doubted) if self._last_looks else {}
+        self._doubted = {} if self._last_looks else self._doubted
         leases: dict[str, None] = {}
         for job in self.jobs:
             lost = job.delivery.lost
@@ -145,8 +164,10 @@ class Claims:
         """Has every lost delivery looked for as if it had just been lost; for a new connection.
 
         Arguments:
-            once_more: also for a last time in the queues of the runners.
+            once_more: rbit is stopping, so also for a last time in the queues of the runners; and what may come
+                again of the settled ones is looked for.
         """
+        self._last_looks = self._last_looks or once_more
         for job in self.jobs:
             job.searched, job.search_at = 0, 0.0
             if once_more:

@@ -124,7 +124,7 @@ class Client:
 
     def _tick(self) -> None:
         """Ends a wait for a silent broker: soon, if nothing is left that it could do for us."""
-        done = not self._claims.jobs and not self._sources.unproven
+        done = not self._claims.unsettled and not self._sources.unproven
         self._link.interrupt(PATIENCE if done else BUSY_PATIENCE)
 
     def _obey(self) -> None:
@@ -271,8 +271,8 @@ class Client:
             self._leave_by = time.monotonic() + LAST_WAIT
             self._claims.search_anew(once_more=True)
             self._stop.hurry()
-        over = not self._claims.jobs or time.monotonic() >= self._leave_by
-        return over or (self._obeyed > 1 and not any(map(self._settlement.needs_time, self._claims.jobs)))
+        over = not self._claims.unsettled or time.monotonic() >= self._leave_by
+        return over or (self._obeyed > 1 and not self._settlement.needs_time)
 
     def _leave(self) -> None:
         """Ends all threads and processes, and gives back what is not settled."""
@@ -283,7 +283,8 @@ class Client:
         self._publisher.close()
         for slot in self._slots:
             slot.join()
-        self._publisher.join(PATIENCE)
+        if self._claims.jobs:
+            self._publisher.join(PATIENCE)
         while self._events:  # copies that were confirmed meanwhile
             self._events.popleft()()
         for job in self._claims.jobs:

@@ -63,7 +63,8 @@ class Identity:
         queue: the queue that it belongs to.
         message_id: as its publisher set it; None for an empty one.
         copy: the name of a copy that rbit made.
-        digest: of the body, the properties, and the headers but for rbit's own and those that the broker changes.
+        digest: of the body and what came with it, but for what the broker changes or a copy does not keep. It is
+            the same for a message and its leases.
     """
 
     queue: str
@@ -73,10 +74,10 @@ class Identity:
 
     @classmethod
     def of(cls, queue: str, properties: Properties, body: bytes) -> Identity:
-        """Returns the identity of a message with these properties and this body."""
-        headers = properties.headers or {}
-        kept = {name: value for name, value in headers.items() if not is_own(name) and name not in CHANGED}
-        rest = replace(properties, headers=None)
+        """Returns the identity of a message, or of a copy of one, with these properties and this body."""
+        sent = original(properties)
+        kept = {name: value for name, value in (sent.headers or {}).items() if name not in CHANGED}
+        rest = replace(sent, headers=None, user_id=None)
         digest = hashlib.sha256(repr((sorted(kept.items(), key=repr), rest)).encode("utf-8", "replace"))
         digest.update(body)
         return cls(queue, properties.message_id or None, tag_of(properties).copy, digest.digest())

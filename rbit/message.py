@@ -54,12 +54,13 @@ class Settled:
     """A message that was acknowledged.
 
     Attributes:
-        key: what it is known by: the token of its job if it was a lease, else its identity.
-        is_named: whether no other message can have this key.
+        queue: where it was taken from: it would come again there.
+        key: what it is known by: the token of its job if it was a lease, else its identity; None when that
+            could be another's.
     """
 
-    key: Hashable
-    is_named: bool
+    queue: str
+    key: Hashable | None
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Settlement:
 
     def take(self, job: Job) -> bool:
         """Takes over the delivery of a new job; returns whether the job may begin before it has a lease."""
-        self.claims.jobs.append(job)
+        self.claims.add(job)
         self._leases.plan(job)
         return bool(job.lease) or not self._leases.at_once
 
@@ -174,8 +174,15 @@ class Settlement:
         if job.ended_at:
             self.settle(job)
 
-    def needs_time(self, job: Job) -> bool:
-        """Whether also a hurried stop waits for a job: its message would be there twice, or be run again."""
-        if job.copy is not None or job.copied or job.awaited:
-            return True
-        return job.leases > 0 and job.fate is not None and job.fate.status != WAITING
+    @property
+    def needs_time(self) -> bool:
+        """Whether also a hurried stop waits: a message would be there twice, or be run again."""
+        jobs = self.claims.jobs
+        return any(map(needs_time, jobs)) or (not jobs and self.claims.unsettled)
+
+
+def needs_time(job: Job) -> bool:
+    """Whether also a hurried stop waits for a job."""
+    if job.copy is not None or job.copied or job.awaited:
+        return True
+    return job.leases > 0 and job.fate is not None and job.fate.status != WAITING

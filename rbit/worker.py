@@ -212,12 +212,12 @@ def has_children() -> bool:
 
 def main() -> int:
     """Runs the worker, or the check of one target."""
+    models.provide_pybit_models()  # loads what a module of the user's may have the name of
     try:
         sys.path.insert(0, os.getcwd())
     except OSError as error:
         print(f"the folder in which rbit was started cannot be used: {error.strerror}", file=sys.stderr)
         return 1
-    models.provide_pybit_models()
     if sys.argv[1:2] == ["--check"]:
         try:
             load(sys.argv[2])

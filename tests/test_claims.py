@@ -48,7 +48,7 @@ class ClaimsTest(BrokerCase):
 
     def job(self, delivery: Delivery) -> Job:
         made = Job(delivery, replace(SECTION, queue=self.queue), make(SECTION), 1)
-        self.claims.jobs.append(made)
+        self.claims.add(made)
         return made
 
     def settle(self, job: Job) -> None:
@@ -216,6 +216,33 @@ class ClaimsTest(BrokerCase):
                 self.publish(self.queue, "a", headers=headers)
                 tag = envelope.tag_of(self.get().properties)
                 self.assertEqual((tag.job, tag.lease, tag.copy), (None, 0, None))
+
+    def test_original_of_a_lease_that_an_earlier_process_left_is_known_once(self) -> None:
+        for _ in range(2):
+            headers = {"CC": [], "x": 1}
+            self.publish(self.queue, "a", message_id="m", headers=headers, delivery_mode=1, expiration="60000")
+        original = self.get()
+        properties = envelope.copy(original.properties, 300.0, job=TOKEN, lease=1)
+        self.publish(lease := self.declare(self.queue_name("lease")), "a", **vars(properties))
+        self.lose()  # as when that process was killed
+        left = Queue(self.connection, lease, self.queue).get()
+        assert left is not None
+        self.job(left)
+        first, second = self.redelivered(), self.redelivered()
+        self.assertIsNone(self.claims.owner(first))
+        self.assertTrue(self.claims.absorbs(first))
+        self.assertFalse(self.claims.absorbs(second))
+
+    def test_queues_of_doubtful_acks_are_looked_at_once_more_before_the_end(self) -> None:
+        self.publish(self.queue, "a", message_id="m")
+        self.settle(self.job(self.get()))
+        self.assertFalse(self.claims.unsettled)
+        self.lose()  # right after the ack
+        self.assertTrue(self.claims.unsettled)
+        self.assertEqual(self.claims.to_search(), [])
+        self.claims.search_anew(once_more=True)
+        self.assertEqual(self.claims.to_search(), [self.queue])
+        self.assertEqual((self.claims.to_search(), self.claims.unsettled), ([], False))
 
     def test_lease_with_the_largest_number_is_run_as_a_new_message(self) -> None:
         self.publish(self.queue, "a", headers={"x-rbit-job": TOKEN, "x-rbit-lease": envelope.LARGEST})

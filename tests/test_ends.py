@@ -43,7 +43,7 @@ SHADOWS = "rbit json queue socket pickle traceback typing importlib contextlib j
 class SignalTest(BrokerCase):
     def test_signal_while_modules_are_loaded_is_a_plain_end(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            for module in ("argparse", "requests"):
+            for module in ("argparse", "pika"):
                 with self.subTest(number, module=module):
                     text = f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(60)\n"
                     files = {f"path/{module}.py": text}

@@ -134,6 +134,20 @@ class RecoveryTest(BrokerCase):
                 self.assertEqual(self.depths(queue), (0 if ended else 1, 0), rbit.output)
                 self.proxy.release()
 
+    def test_stop_looks_for_a_lease_whose_ack_went_into_a_dead_connection(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        rbit = self.start(queue, lease_renew=10, amqp={"heartbeat": 3600})
+        rbit.wait_for_line("holds lease 1$")
+        self.wait_until(lambda: self.unacked(queue) == 0, what="the ack of the original")
+        self.proxy.forget()
+        (rbit.folder / "one").touch()
+        rbit.wait_for_line("its message is acknowledged")
+        self.wait_until(lambda: self.depths(queue)[1] == 1, what="the lease to be back")
+        rbit.signal(signal.SIGTERM)
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual((ran(rbit), self.depths(queue)), (["start one", "end one"], (0, 0)), rbit.output)
+
     def test_connection_that_is_given_up_in_a_stop_does_not_keep_the_name_and_the_leases(self) -> None:
         queue = self.queue_name()
         self.publish(queue, "one")
