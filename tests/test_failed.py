@@ -8,7 +8,6 @@ import unittest
 
 from rbit.steps import VARIABLE
 from tests.support.case import BrokerCase
-from tests.support.node import PrivateNode
 from tests.support.rbit_process import RbitProcess, rbit_command
 from tests.test_loop import CAPTURE, JOBS, ran
 
@@ -194,27 +193,6 @@ class FailedTest(BrokerCase):
         ):
             with self.subTest(arguments):
                 self.assertRegex(self.run_rbit(*arguments, status=64).stderr_lines[-1], reason)
-
-
-class AlarmTest(BrokerCase):
-    @classmethod
-    def make_node(cls) -> PrivateNode:
-        node = PrivateNode()  # for its alarm would block the other tests
-        cls.addClassCleanup(node.stop)
-        node.start()
-        return node
-
-    def test_alarm_ends_a_retry_with_69_and_nothing_is_there_twice(self) -> None:
-        queue = self.queue_name()
-        for body in "ab":
-            self.publish(f"{queue}.failed", body)
-        self.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
-        rbit = self.rbit(self.ini({queue: {"runner": "shell!true"}}), "--retry-failed", queue)
-        self.assertEqual(rbit.wait(90), 69, rbit.output)
-        self.assertIn("0 put back", rbit.stderr_lines[-1])
-        self.node.ctl("set_vm_memory_high_watermark", "0.4")
-        self.wait_until(lambda: self.depth(f"{queue}.failed") == 2, what="the rest")
-        self.assertEqual((self.bodies(f"{queue}.failed"), self.bodies(queue)), ([b"a", b"b"], []))
 
 
 if __name__ == "__main__":

@@ -12,23 +12,9 @@ CLOSED = "127.0.0.1:9"
 
 
 class HostsTest(BrokerCase):
-    first: PrivateNode
-    second: PrivateNode
-
-    @classmethod
-    def make_node(cls) -> PrivateNode:
-        return cls.second
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        cls.first, cls.second = PrivateNode(), PrivateNode()  # no cluster: it is the order that is shown
-        for node in (cls.first, cls.second):
-            cls.addClassCleanup(node.stop)
-
     def setUp(self) -> None:
-        self.second.start()
         super().setUp()
+        self.second = self.node
 
     def text(self, queue: str, *nodes: PrivateNode | str) -> str:
         hosts = [node if isinstance(node, str) else f"127.0.0.1:{node.port}" for node in nodes]
@@ -43,13 +29,15 @@ class HostsTest(BrokerCase):
         self.assertEqual(len(ran(rbit)), 1)
 
     def test_next_host_is_taken_when_the_first_goes_away(self) -> None:
-        self.first.start()
+        first = PrivateNode()  # no cluster: it is the order that is shown
+        self.addCleanup(first.stop)
+        first.start()
         queue = self.queue_name()
         self.publish(queue, "b")
-        rbit = self.rbit(self.text(queue, self.first, self.second), files={"jobs.py": JOBS})
-        rbit.wait_for_line(f"INFO connected to RabbitMQ at 127.0.0.1:{self.first.port}$")
+        rbit = self.rbit(self.text(queue, first, self.second), files={"jobs.py": JOBS})
+        rbit.wait_for_line(f"INFO connected to RabbitMQ at 127.0.0.1:{first.port}$")
         self.assertEqual(ran(rbit), [])
-        self.first.kill()
+        first.kill()
         rbit.wait_for_line(f"INFO connected again to RabbitMQ at 127.0.0.1:{self.second.port}$")
         rbit.wait_for_line("message #1: Done")
         self.assertEqual(rbit.stop(), 0)

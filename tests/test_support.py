@@ -77,23 +77,6 @@ class PrivateNodeTest(unittest.TestCase):
         self.assertEqual([], node.pids)
         self.assertRaises(NodeError, node.ctl, "status")
 
-    def test_node_keeps_its_data_over_a_restart_and_reads_its_configuration(self) -> None:
-        with PrivateNode("heartbeat = 7\n", "[{rabbit, [{consumer_timeout, 4000}]}].") as node:
-            port = node.port
-            for setting, value in (("heartbeat", "7"), ("consumer_timeout", "4000")):
-                shown = node.ctl("eval", f"application:get_env(rabbit, {setting}).")
-                self.assertEqual(f"{{ok,{value}}}", shown.strip())
-            self.assertRaises(NodeError, node.ctl, "no_such_command")
-            with contextlib.closing(node.connect()) as connection:
-                channel = connection.channel()
-                channel.confirm_delivery()
-                channel.queue_declare("kept", durable=True)
-                channel.basic_publish("", "kept", b"body", pika.BasicProperties(delivery_mode=2))
-            node.restart()
-            self.assertEqual(port, node.port)
-            with contextlib.closing(node.connect()) as connection:
-                self.assertEqual(b"body", connection.channel().basic_get("kept")[2])
-
     def test_failed_start_shows_the_log_and_leaves_nothing_behind(self) -> None:
         seen: list[tuple[list[int], Path | None]] = []
 
@@ -107,7 +90,7 @@ class PrivateNodeTest(unittest.TestCase):
         self.assertEqual(3, len(seen[0][0]))
         self.assert_gone(*seen[0])
 
-    def test_ports_that_another_process_took_first_are_replaced(self) -> None:
+    def test_node_replaces_ports_that_are_taken_reads_its_configuration_and_keeps_its_data(self) -> None:
         other = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(other.close)
         taken = other.getsockname()[1]
@@ -121,10 +104,27 @@ class PrivateNodeTest(unittest.TestCase):
             def _choose_ports(self) -> tuple[int, int, int]:
                 return unlucky.pop() if unlucky else super()._choose_ports()
 
-        with Unlucky() as node:
+        config, advanced = "heartbeat = 7\n", "[{rabbit, [{consumer_timeout, 4000}]}]."
+        with Unlucky(config, advanced) as node:
             self.assertEqual([], unlucky)
             self.assertNotEqual(taken, node.port)
-            node.connect().close()
+            self.assert_configured_and_durable(node)
+
+    def assert_configured_and_durable(self, node: PrivateNode) -> None:
+        port = node.port
+        for setting, value in (("heartbeat", "7"), ("consumer_timeout", "4000")):
+            shown = node.ctl("eval", f"application:get_env(rabbit, {setting}).")
+            self.assertEqual(f"{{ok,{value}}}", shown.strip())
+        self.assertRaises(NodeError, node.ctl, "no_such_command")
+        with contextlib.closing(node.connect()) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.queue_declare("kept", durable=True)
+            channel.basic_publish("", "kept", b"body", pika.BasicProperties(delivery_mode=2))
+        node.restart()
+        self.assertEqual(port, node.port)
+        with contextlib.closing(node.connect()) as connection:
+            self.assertEqual(b"body", connection.channel().basic_get("kept")[2])
 
     def test_killed_or_interrupted_process_leaves_no_node_behind(self) -> None:
         for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):

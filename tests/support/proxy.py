@@ -48,15 +48,16 @@ class Proxy:
 
     Arguments:
         target: the port on 127.0.0.1 to which it connects.
+        port: where it listens; 0: on a free one.
 
     Attributes:
         port: where it listens.
         accepted: how many connections came so far.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, port: int = 0) -> None:
         self.target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         self.accepted = 0
         self._pairs: list[Pair] = []
