@@ -96,6 +96,11 @@ class LedgerTest(unittest.TestCase):
         self.assert_excepted(self.ledger(log=Log(published=[101], again=[104], held=[104])), "handover")
         self.assertTrue(self.ledger(log=Log(published=[101], again=[104], held=[101, 104])).failures)
 
+    def test_connection_that_broke_with_the_first_ack_on_its_way_counts_as_no_lease_yet(self) -> None:
+        self.assert_excepted(self.ledger(Event(101.2, "cut", {"client": "c1"})), "handover")
+        for at, client in ((101.4, "c1"), (100.9, "c1"), (101.2, "c2")):
+            self.assertTrue(self.ledger(Event(at, "cut", {"client": client})).failures)
+
     def test_killed_client_explains_only_while_it_has_the_message(self) -> None:
         killed = Event(104, "client killed", {"client": "c1"})
         self.assert_excepted(self.ledger(killed), "killed")

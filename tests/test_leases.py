@@ -30,8 +30,9 @@ class LeaseTest(BrokerCase):
         return self.rbit(text, "--debug", *arguments, files={"jobs.py": JOBS})
 
     def leased(self, rbit: RbitProcess, number: int = 1) -> None:
-        """Wait until the first job holds its lease of this number."""
+        """Wait until the first job holds its lease of this number, and the broker has the ack of its original."""
         rbit.wait_for_line(f"message .*: holds lease {number}$")
+        self.wait_until(lambda: self.unacked(self._queues[0]) == 0, what="the ack")
 
     def lease_queue(self, queue: str) -> str:
         return f"rbit.lease.bob-villa.{queue}"
@@ -47,7 +48,7 @@ class LeaseTest(BrokerCase):
         rbit.wait_for_line("message m: its message is acknowledged")
         self.assertEqual(rbit.stop(), 0)
         self.assertEqual((self.depth(queue), self.depth(self.lease_queue(queue))), (0, 0))
-        self.assertEqual(ran(rbit), ["start one", "end one"])
+        self.assertEqual(ran(rbit), ["start one", "end one"], rbit.output)
 
     def test_young_job_has_no_lease(self) -> None:
         queue = self.queue_name()
@@ -107,7 +108,7 @@ class LeaseTest(BrokerCase):
         self.proxy.silence(False)
         rbit.wait_for_line("its message is acknowledged", 60)
         self.assertEqual(rbit.stop(), 0)
-        self.assertEqual(ran(rbit), ["start one", "end one"])
+        self.assertEqual(ran(rbit), ["start one", "end one"], rbit.output)
         self.assertEqual((self.depth(queue), self.depth(self.lease_queue(queue))), (0, 0))
 
     def test_lease_that_ran_out_is_known_when_it_comes_back_in_its_queue(self) -> None:
@@ -122,7 +123,7 @@ class LeaseTest(BrokerCase):
         (rbit.folder / "one").touch()
         rbit.wait_for_line("its message is acknowledged", 60)
         self.assertEqual(rbit.stop(), 0)
-        self.assertEqual(ran(rbit), ["start one", "end one"])
+        self.assertEqual(ran(rbit), ["start one", "end one"], rbit.output)
         self.assertEqual((self.depth(queue), self.depth(self.lease_queue(queue))), (0, 0))
 
     def test_message_of_a_killed_client_comes_back_when_its_lease_runs_out(self) -> None:
@@ -286,7 +287,7 @@ class AcknowledgementTimeoutTest(BrokerCase):
         rbit.wait_for_line("message #1: Done")
         self.wait_until(lambda: self.unacked(queue) == 0 and self.depth(queue) == 0, what="the ack")
         self.assertEqual(rbit.stop(), 0)
-        self.assertEqual(ran(rbit), ["start one", "end one"])
+        self.assertEqual(ran(rbit), ["start one", "end one"], rbit.output)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ class RecoveryTest(BrokerCase):
         )
         return self.rbit(text, "--debug", files={"jobs.py": JOBS})
 
+    def leased(self, rbit: RbitProcess) -> None:
+        """Wait until the first job holds its lease, and the broker has the ack of its original."""
+        rbit.wait_for_line("holds lease 1$")
+        self.wait_until(lambda: self.unacked(self._queues[0]) == 0, what="the ack")
+
     def depths(self, queue: str) -> tuple[int, int]:
         """Return how many messages a queue and the queue of its leases have."""
         return self.depth(queue), self.depth(f"rbit.lease.bob-villa.{queue}")
@@ -42,7 +47,7 @@ class RecoveryTest(BrokerCase):
         queue = self.queue_name()
         self.publish(queue, "one", message_id="m")
         rbit = self.start(queue)
-        rbit.wait_for_line("holds lease 1$")
+        self.leased(rbit)
         self.publish(queue, "one", message_id="m")
         self.proxy.cut()
         rbit.wait_for_line("its message came again; it is not run twice")
@@ -69,7 +74,7 @@ class RecoveryTest(BrokerCase):
         queue = self.declare(self.queue_name(), x_queue_type="quorum")
         self.publish(queue, "one")
         rbit = self.start(queue)
-        rbit.wait_for_line("holds lease 1$")
+        self.leased(rbit)
         self.publish(queue, "innocent")
         for number in (1, 2):
             self.proxy.cut(MAIN)
@@ -88,7 +93,7 @@ class RecoveryTest(BrokerCase):
         self.addCleanup(self.node.ctl, "delete_user", "other")
         self.node.ctl("set_permissions", "other", ".*", ".*", ".*")
         rbit = self.start(queue, amqp={"user": "other", "password": "secret"})
-        rbit.wait_for_line("holds lease 1$")
+        self.leased(rbit)
         self.node.ctl("set_permissions", "other", ".*", ".*", "^(?!rbit.lease).*")
         self.proxy.cut(MAIN)
         rbit.wait_for_line("the broker refuses the queue rbit.lease.*; it is tried again at each poll")
@@ -103,7 +108,7 @@ class RecoveryTest(BrokerCase):
         queue = self.queue_name()
         self.publish(queue, "one")
         rbit = self.start(queue, lease_renew=10)
-        rbit.wait_for_line("holds lease 1$")
+        self.leased(rbit)
         self.proxy.hold_after("x-rbit-copy")
         self.stop_twice(rbit)
         self.wait_until(lambda: self.depth(queue) == 1, what="the copy")
@@ -138,8 +143,7 @@ class RecoveryTest(BrokerCase):
         queue = self.queue_name()
         self.publish(queue, "one")
         rbit = self.start(queue, lease_renew=10, amqp={"heartbeat": 3600})
-        rbit.wait_for_line("holds lease 1$")
-        self.wait_until(lambda: self.unacked(queue) == 0, what="the ack of the original")
+        self.leased(rbit)
         self.proxy.forget()
         (rbit.folder / "one").touch()
         rbit.wait_for_line("its message is acknowledged")
@@ -152,7 +156,7 @@ class RecoveryTest(BrokerCase):
         queue = self.queue_name()
         self.publish(queue, "one")
         rbit = self.start(queue, lease_renew=10)
-        rbit.wait_for_line("holds lease 1$")
+        self.leased(rbit)
         self.proxy.hold(MAIN)
         (rbit.folder / "one").touch()
         self.stop_twice(rbit)

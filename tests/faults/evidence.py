@@ -16,6 +16,8 @@ from pathlib import Path
 from tests.faults.record import Event, Run
 
 FORGETS = 1.0  # seconds before its SIGKILL in which a broker may forget an ack that it has taken
+ON_ITS_WAY = 0.3  # seconds that the broker may take to get an ack which was sent
+BREAKS = {"cut", "forget", "unreachable"}  # what ends a connection with all that is on its way
 LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ (\S+ (?:message|job) \S+): (.*)")
 SAID = {
     "published": re.compile(r"lease \d+ is published$"),
@@ -125,8 +127,14 @@ class Evidence:
     def _handover(self, run: Run, extra: Run) -> str:
         held = [at for at in self.log(run).held if run.start <= at <= extra.start]
         again = [at for at in self.log(run).again if run.start <= at <= held[0]]
-        # Its connection broke when the original was not acknowledged, which anybody may get then.
-        return f"first lease fetched only after a lost connection, at {held[0]:.3f}" if again else ""
+        # Its connection broke when the broker had no acknowledgement of the original, which anybody may get then.
+        if again:
+            return f"first lease fetched only after a lost connection, at {held[0]:.3f}"
+        for event in self.events:
+            of_client = event.what in BREAKS and event.facts.get("client") in {run.client, "*"}
+            if of_client and held[0] <= event.at <= held[0] + ON_ITS_WAY:
+                return f"{event.what} at {event.at:.3f}, its original acknowledged at {held[0]:.3f}"
+        return ""
 
     def _until(self, run: Run, extra: Run) -> float:
         """Returns until when a run's client had its message: the ack, or the next run."""
