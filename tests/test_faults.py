@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults import ledger
-from tests.faults.evidence import Evidence, Log
+from tests.faults.evidence import ClientLog, Evidence, Log
 from tests.faults.harness import Setting, run
 from tests.faults.record import Event, Run
 from tests.faults.schedule import EACH_KIND, EACH_KIND_OF_A_CLUSTER, KINDS, Fault, draw
@@ -62,9 +62,9 @@ class LedgerTest(unittest.TestCase):
     """Two complete runs of job x, at c1 from 100 to 105 and at c2 from 110 to 112, with this and that known."""
 
     def ledger(self, *events: Event, log: Log | None = None, runs: Sequence[Run] = (),
-               statuses: Sequence[str] = ("Done",)) -> ledger.Ledger:
+               statuses: Sequence[str] = ("Done",), connected: Sequence[float] = (90,)) -> ledger.Ledger:
         submitted = Event(99, "submitted", {"job": "x", "request": 1})
-        logs = {"c1": {"x": log or Log(published=[101], held=[101])}}
+        logs = {"c1": ClientLog({"x": log or Log(published=[101], held=[101])}, list(connected))}
         both = [Run("x", "c1", 7, 100, 105, "end"), Run("x", "c2", 8, 110, 112, "end")]
         return ledger.make(
             Evidence([submitted, *events], logs, ttl=8), list(runs) or both, {1: list(statuses)}, {"q": 0}
@@ -89,22 +89,44 @@ class LedgerTest(unittest.TestCase):
         found = ledger.make(Evidence([], {}, 8), [], {}, {"q.failed": 1})
         self.assertEqual(found.failures, ["1 messages are left in q.failed"])
 
-    def test_young_job_has_a_column_of_its_own(self) -> None:
-        self.assert_excepted(self.ledger(log=Log(published=[101])), "young")
+    def test_young_job_whose_connection_was_lost_has_a_column_of_its_own(self) -> None:
+        log = Log(published=[101])
+        for what, client in (("cut", "c1"), ("forget", "c1"), ("unreachable", "*")):
+            self.assert_excepted(self.ledger(Event(102, what, {"client": client}), log=log), "young")
+        self.assert_excepted(self.ledger(Event(102, "broker shut down", {"before": 101.9}), log=log), "young")
+        self.assertTrue(self.ledger(log=log).failures, "its connection was there")
+        for at, client in ((98.9, "c1"), (110.1, "c1"), (102, "c2")):
+            self.assertTrue(self.ledger(Event(at, "cut", {"client": client}), log=log).failures, (at, client))
 
     def test_lease_that_is_first_held_after_a_lost_connection_has_a_column_of_its_own(self) -> None:
-        self.assert_excepted(self.ledger(log=Log(published=[101], again=[104], held=[104])), "handover")
-        self.assertTrue(self.ledger(log=Log(published=[101], again=[104], held=[101, 104])).failures)
+        cut = Event(102, "cut", {"client": "c1"})
+        self.assert_excepted(self.ledger(cut, log=Log(published=[101], again=[104], held=[104])), "handover")
+        self.assertTrue(self.ledger(cut, log=Log(published=[101], again=[104], held=[101, 104])).failures)
 
     def test_connection_that_broke_with_the_first_ack_on_its_way_counts_as_no_lease_yet(self) -> None:
         self.assert_excepted(self.ledger(Event(101.2, "cut", {"client": "c1"})), "handover")
-        for at, client in ((101.4, "c1"), (100.9, "c1"), (101.2, "c2")):
+        for at, client in ((101.4, "c1"), (101.2, "c2")):
             self.assertTrue(self.ledger(Event(at, "cut", {"client": client})).failures)
+
+    def test_lost_original_and_its_lease_may_each_be_run_but_no_third_message(self) -> None:
+        runs = [Run("x", "c1", 7, 100), Run("x", "c2", 8, 103, 105, "end"), Run("x", "c1", 9, 108, 109, "end")]
+        log = Log(published=[101], again=[104], held=[104])
+        self.assert_excepted(self.ledger(Event(100.5, "forget", {"client": "c1"}), log=log, runs=runs), "handover")
+        more = [*runs, Run("x", "c1", 9, 111, 112, "end")]
+        found = self.ledger(Event(100.5, "forget", {"client": "c1"}), log=log, runs=more)
+        self.assertEqual(found.rows["  UNEXPLAINED"], 1)
+
+    def test_ack_into_a_dead_connection_is_none_until_the_client_is_connected_again(self) -> None:
+        log = Log(published=[101], held=[101], acked=[104])
+        silent, killed = Event(103, "unreachable", {"client": "c1"}), Event(106, "client killed", {"client": "c1"})
+        self.assert_excepted(self.ledger(silent, killed, log=log), "killed")
+        self.assertTrue(self.ledger(killed, log=log).failures, "acknowledged before the kill")
+        self.assertTrue(self.ledger(silent, killed, log=log, connected=[90, 103.5]).failures, "and so here")
 
     def test_killed_client_explains_only_while_it_has_the_message(self) -> None:
         killed = Event(104, "client killed", {"client": "c1"})
         self.assert_excepted(self.ledger(killed), "killed")
-        for at, client in ((99.9, "c1"), (111, "c1"), (104, "c2")):
+        for at, client in ((98.9, "c1"), (111, "c1"), (104, "c2")):
             self.assertTrue(self.ledger(Event(at, "client killed", {"client": client})).failures, (at, client))
         self.assertTrue(self.ledger(killed, log=Log(held=[101], acked=[103])).failures)
 

@@ -17,7 +17,8 @@ from tests.faults.record import Event, Run
 
 FORGETS = 1.0  # seconds before its SIGKILL in which a broker may forget an ack that it has taken
 ON_ITS_WAY = 0.3  # seconds that the broker may take to get an ack which was sent
-BREAKS = {"cut", "forget", "unreachable"}  # what ends a connection with all that is on its way
+EARLIER = 1.0  # seconds from the moment that a message is taken to the start of its run, at the most
+BREAKS = {"cut", "forget", "unreachable"}  # what ends connections of one client
 LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ (\S+ (?:message|job) \S+): (.*)")
 SAID = {
     "published": re.compile(r"lease \d+ is published$"),
@@ -26,6 +27,7 @@ SAID = {
     "acked": re.compile(r"its message is acknowledged$"),
     "told": re.compile(r"PyBit took the status Done$"),
 }
+CONNECTED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connected (?:again )?to RabbitMQ")
 
 
 @dataclass
@@ -39,6 +41,14 @@ class Log:
     again: list[float] = field(default_factory=list)
 
 
+@dataclass
+class ClientLog:
+    """What a client's log says: of each job, and when it was connected."""
+
+    jobs: dict[str, Log] = field(default_factory=lambda: defaultdict(Log))
+    connected: list[float] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Why a job was run to its end once more: the name of an exception, or ``unexplained``; and what shows it."""
@@ -47,11 +57,13 @@ class Verdict:
     shown_by: str
 
 
-def read_log(path: Path) -> dict[str, Log]:
-    """Return what a client's log says of each job."""
-    found: dict[str, Log] = defaultdict(Log)
+def read_log(path: Path) -> ClientLog:
+    """Return what a client's log says."""
+    found = ClientLog()
     jobs: dict[str, str] = {}  # by the name that the log has for them; an unnamed message's number comes again
     for line in path.read_text("utf-8", "replace").splitlines():
+        if made := CONNECTED.match(line):
+            found.connected.append(seconds(made[1]))
         match = LINE.match(line)
         if match is None:
             continue
@@ -60,9 +72,13 @@ def read_log(path: Path) -> dict[str, Log]:
             jobs[label] = text.removeprefix("run ")
         for name, pattern in SAID.items():
             if label in jobs and pattern.match(text):
-                at = datetime.datetime.strptime(when, "%Y-%m-%d %H:%M:%S,%f").timestamp()
-                getattr(found[jobs[label]], name).append(at)
+                getattr(found.jobs[jobs[label]], name).append(seconds(when))
     return found
+
+
+def seconds(moment: str) -> float:
+    """Return the time of a line of a log in seconds since 1970."""
+    return datetime.datetime.strptime(moment, "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
 class Evidence:
@@ -70,76 +86,93 @@ class Evidence:
 
     Arguments:
         events: of the harness.
-        logs: by client and job.
+        logs: by client.
         ttl: seconds that a lease lasts.
     """
 
-    def __init__(self, events: Iterable[Event], logs: dict[str, dict[str, Log]], ttl: float) -> None:
+    def __init__(self, events: Iterable[Event], logs: dict[str, ClientLog], ttl: float) -> None:
         self.events = list(events)
         self.logs = logs
         self._ttl = ttl
 
     def log(self, run: Run) -> Log:
         """Return what the log of its client says of a run's job."""
-        return self.logs.get(run.client, {}).get(run.job, Log())
+        return self.logs.get(run.client, ClientLog()).jobs.get(run.job, Log())
 
     def explain(self, runs: list[Run]) -> list[tuple[Run, Verdict]]:
         """Return the complete runs of a job beyond the first, each with why there was one.
 
-        Each run is followed by one more at the most: its message was not acknowledged, or a copy was made for
-        another attempt. So no run that failed excuses more than the one after it.
+        A run may be followed by one more because of its own message, which was not acknowledged or of which a copy
+        was made for another attempt, and by one because its original, not acknowledged when its connection broke,
+        went to somebody else. So no failure excuses more than the one run after it.
 
         Arguments:
             runs: all runs of the job, in the order of their starts.
         """
         verdicts: dict[int, Verdict | None] = {}  # by the run's place; None: the job had no complete run before it
-        followed: set[int] = set()
+        used: set[tuple[int, str]] = set()
         found = []
         for place, run in enumerate(runs[1:], 1):
             nothing = Verdict("unexplained", f"nothing led to the run of {run.client} from {run.start:.3f} on")
             verdicts[place] = nothing
-            for before in reversed(range(place)):
-                if before in followed:
+            for way, before in [(way, before) for way in ("own", "away") for before in reversed(range(place))]:
+                if (before, way) in used:
                     continue
-                verdict = self._led_to(runs[before], run) if runs[before].complete else verdicts.get(before)
-                if verdict is None and runs[before].complete:
-                    continue
-                followed.add(before)
+                if way == "own" and not runs[before].complete:
+                    verdict = verdicts.get(before)
+                else:
+                    verdict = self._led_to(runs[before], run) if way == "own" else self._away(runs[before], run)
+                    if verdict is None:
+                        continue
+                used.add((before, way))
                 verdicts[place] = verdict
                 break
-            verdict = verdicts[place]
             if run.complete and any(earlier.complete for earlier in runs[:place]):
                 # No verdict after a chain of runs that all failed: then another one was complete beside it.
-                found.append((run, verdict or nothing))
+                found.append((run, verdicts[place] or nothing))
         return found
 
     def _led_to(self, run: Run, extra: Run) -> Verdict | None:
-        """Return why a complete run was followed by another one; None when nothing shows that."""
-        for find in (self._killed, self._out_of_reach, self._ack_forgotten, self._young, self._handover):
+        """Return why the message of a complete run was run once more; None when nothing shows that."""
+        for find in (self._killed, self._out_of_reach, self._ack_forgotten):
             if shown_by := find(run, extra):
                 return Verdict(find.__name__.strip("_").replace("_", " "), shown_by)
         return None
 
-    def _young(self, run: Run, extra: Run) -> str:
+    def _away(self, run: Run, extra: Run) -> Verdict | None:
+        """Return what shows that the original of a run went to somebody else, lease or no lease."""
         held = [at for at in self.log(run).held if run.start <= at <= extra.start]
-        return "" if held else f"no lease of {run.job} is held before {extra.start:.3f}"
+        again = [at for at in self.log(run).again if held and run.start <= at <= held[0]]
+        # An ack may be on its way when a connection breaks; the message is there some moments before its run.
+        until = held[0] + (ON_ITS_WAY if not again else 0.0) if held else extra.start
+        for event in [*self._events("client killed", run.client), *self._breaks(run.client)]:
+            if run.start - EARLIER <= event.at <= until:
+                why = "killed" if event.what == "client killed" else "handover" if held else "young"
+                first = f", its first lease held at {held[0]:.3f}" if held else ""
+                shown_by = f"{run.client}: {event.what} at {event.at:.3f}, its run began at {run.start:.3f}{first}"
+                return Verdict(why, shown_by)
+        return None
 
-    def _handover(self, run: Run, extra: Run) -> str:
-        held = [at for at in self.log(run).held if run.start <= at <= extra.start]
-        again = [at for at in self.log(run).again if run.start <= at <= held[0]]
-        # Its connection broke when the broker had no acknowledgement of the original, which anybody may get then.
-        if again:
-            return f"first lease fetched only after a lost connection, at {held[0]:.3f}"
-        for event in self.events:
-            of_client = event.what in BREAKS and event.facts.get("client") in {run.client, "*"}
-            if of_client and held[0] <= event.at <= held[0] + ON_ITS_WAY:
-                return f"{event.what} at {event.at:.3f}, its original acknowledged at {held[0]:.3f}"
-        return ""
+    def _breaks(self, client: str) -> list[Event]:
+        """Return what ended connections of a client, with all that was on its way."""
+        of_all = {"broker killed", "broker shut down"}
+        mine = [event for event in self.events if event.what in BREAKS and event.facts["client"] in {client, "*"}]
+        return mine + [event for event in self.events if event.what in of_all]
+
+    def _acked(self, run: Run) -> list[float]:
+        """Returns when a run's client acknowledged its message on a connection that was there."""
+        connected = self.logs.get(run.client, ClientLog()).connected
+        return [
+            at for at in self.log(run).acked
+            if run.start <= at and not any(
+                event.at <= at + ON_ITS_WAY and not any(event.at < made <= at for made in connected)
+                for event in self._breaks(run.client)
+            )
+        ]
 
     def _until(self, run: Run, extra: Run) -> float:
         """Returns until when a run's client had its message: the ack, or the next run."""
-        acked = [at for at in self.log(run).acked if run.start <= at]
-        return min([*acked, extra.start])
+        return min([*self._acked(run), extra.start])
 
     def _killed(self, run: Run, extra: Run) -> str:
         until = self._until(run, extra)
@@ -154,7 +187,7 @@ class Evidence:
     def _out_of_reach(self, run: Run, extra: Run) -> str:
         for begin, end in self.outages(run.client):
             leases = [at for at in self.log(run).published if run.start <= at <= begin]
-            settled = any(run.start <= at < begin for at in self.log(run).acked)
+            settled = any(run.start <= at < begin for at in self._acked(run))
             if not leases or settled:
                 continue
             over = leases[-1] + self._ttl

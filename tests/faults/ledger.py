@@ -60,7 +60,7 @@ def make(evidence: Evidence, runs: list[Run], statuses: dict[int, list[str]], le
     ledger.rows["jobs with a complete run"] = len(complete & submitted.keys())
     ledger.rows["lost"] = len(submitted.keys() - complete)
     ledger.failures += [f"{job} is lost" for job in sorted(submitted.keys() - complete)]
-    leased = {job for of_client in evidence.logs.values() for job, log in of_client.items() if log.held}
+    leased = {job for of_client in evidence.logs.values() for job, log in of_client.jobs.items() if log.held}
     ledger.rows["jobs under a lease"] = len(leased & complete)
     ledger.rows["runs that did not come to their end"] = sum(not run.how for run in runs)
     _count_extra_runs(ledger, evidence, by_job)
