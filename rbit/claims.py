@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 
 from rbit import envelope
 from rbit.broker import Delivery
@@ -16,9 +17,9 @@ from rbit.job import Job
 from rbit.message import Settled
 from rbit.repeats import doubled
 from rbit.settings import own_queues
+from rbit.surplus import Surplus
 
 REMEMBERED = 3600.0  # seconds that a message is known by which no other can be mistaken for it
-MOST = 50_000  # messages that are remembered, some 20 MB; the oldest are forgotten first
 FIRST_SEARCH = 0.5  # seconds between the first two looks for a message; it doubles
 LONGEST_SEARCH = 30.0  # seconds
 PUBLISHED_SEARCHES = 7  # looks for a lease, about half a minute, while the delivery before it is there
@@ -26,6 +27,21 @@ PUBLISHED_SEARCHES = 7  # looks for a lease, about half a minute, while the deli
 # delivery that failed, and a quorum queue drops what has failed too often (RabbitMQ 4: 20 times).
 ORIGIN_SEARCHES = 3
 AT_SEARCH = (0, 3, 9)  # of all looks after a loss, those that may be such ones: at once, after 3.5 s and 2 min
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A message that is one too many: to be acknowledged, and not run.
+
+    Attributes:
+        note: what is to be remembered of it when its acknowledgement is doubtful.
+        key: what it is known by.
+        seconds: for how long it was expected.
+    """
+
+    note: Settled
+    key: Hashable
+    seconds: float
 
 
 class Claims:
@@ -41,10 +57,8 @@ class Claims:
         self.jobs: list[Job] = []
         self._name = name
         self._mistaken = mistaken
-        # What may come again, until when, by time.monotonic(); the oldest first.
-        self._known: dict[Hashable, float] = {}  # any number of times
-        self._doubtful: dict[Hashable, list[float]] = {}  # once for each entry
-        self._doubted: dict[str, float] = {}  # the queues of such messages
+        self._surplus = Surplus()
+        self._doubted: dict[str, float] = {}  # queues in which it may come again, until when by time.monotonic()
         self._last_looks = False
 
     def add(self, job: Job) -> None:
@@ -52,7 +66,7 @@ class Claims:
         self.jobs.append(job)
         if job.lease == 1 and job.identity.is_named:
             # An earlier process made the lease, and may have been killed before it acknowledged the original.
-            self._expect(job.identity, self._mistaken)
+            self._surplus.expect(job.identity, self._mistaken)
 
     def owner(self, delivery: Delivery) -> Job | None:
         """Returns the job whose message this is."""
@@ -76,32 +90,38 @@ class Claims:
         if before is None:
             job.lease_at = min(job.lease_at, time.monotonic())  # nobody knows how old it is
             if number and not job.lease:  # the original was not acknowledged, so it comes again, for sure
-                self._expect(job.identity, REMEMBERED if job.is_named else self._mistaken)
+                self._surplus.expect(job.identity, REMEMBERED if job.is_named else self._mistaken)
         job.delivery, job.lease, job.looked = delivery, number, 0
+        job.searched, job.search_at = 0, 0.0
         delivery.body = job.message.body  # one of the two is enough
         return before
 
-    def absorbs(self, delivery: Delivery) -> bool:
-        """Whether this is a message that was settled here, or replaced by a lease."""
+    def absorbs(self, delivery: Delivery) -> Extra | None:
+        """Returns how a message is known that was settled here, or replaced by a lease; None for a new one."""
         token = envelope.tag_of(delivery.properties).job
-        if (token is None and not may_be_known(delivery)) or not (self._known or self._doubtful):
-            return False
+        if token is None and not may_be_known(delivery):
+            return None
+        # What is expected for a job that lives here is expected as long as it does, and a while after that.
+        self._surplus.drop_old({job.identity for job in self.jobs})
         key: Hashable = token or Identity.of(delivery.queue, delivery.properties, delivery.body)
-        now = time.monotonic()
-        if self._known.get(key, 0.0) > now:
-            return True
-        left = [until for until in self._doubtful.pop(key, ()) if until > now]
-        if left[1:]:
-            self._doubtful[key] = left[1:]
-        return bool(left)
+        seconds = self._surplus.take(key)
+        if seconds is None:
+            return None
+        certain = token is None and seconds <= self._mistaken
+        return Extra(Settled(delivery.source.name, None if certain else key), key, seconds)
+
+    def expect(self, extra: Extra) -> None:
+        """Notes that a message which is one too many was not acknowledged, and comes again."""
+        self._surplus.expect(extra.key, extra.seconds)
 
     def settled(self, job: Job, back: bool) -> None:
         """Notes that the message of a job is acknowledged, or put back as it was: then it is to come again."""
+        self._surplus.renew(job.identity)
         self.jobs.remove(job)
         if job.leases and not back:
-            self._remember(job.token)
+            self._surplus.remember(job.token, REMEMBERED)
         if job.identity.copy and not back:
-            self._remember(job.identity)
+            self._surplus.remember(job.identity, REMEMBERED)
 
     def note_of(self, delivery: Delivery, job: Job | None = None) -> Settled:
         """Returns what is to be remembered of a delivery whose acknowledgement is doubtful.
@@ -122,32 +142,32 @@ class Claims:
         """Notes messages whose acknowledgement the broker may not have: each may come again, once."""
         for settled in acknowledged:
             if settled.key is not None:
-                self._expect(settled.key, REMEMBERED)
+                self._surplus.expect(settled.key, REMEMBERED)
                 self._doubted[settled.queue] = time.monotonic() + self._mistaken
 
-    def _expect(self, key: Hashable, seconds: float) -> None:
-        self._doubtful.setdefault(key, []).append(time.monotonic() + seconds)
-        self._drop_old()
+    @property
+    def doubted(self) -> bool:
+        """Whether a settled message may stand in a queue again, which a stop is to look at."""
+        now = time.monotonic()
+        return any(until > now for until in self._doubted.values())
 
     @property
     def unsettled(self) -> bool:
-        """Whether something is left to wait for at a stop: a job, or a look for what may come again."""
-        now = time.monotonic()
-        return bool(self.jobs) or any(until > now for until in self._doubted.values())
+        """Whether something is left to wait for at a stop."""
+        return bool(self.jobs) or self.doubted
 
     def to_search(self) -> list[str]:
         """Returns the queues that are to be asked now for messages of jobs that live here, in this order."""
         now = time.monotonic()
         # The runners' queues first: an original is known by its job before a lease takes its place.
         origins: dict[str, None] = dict.fromkeys(self._doubted) if self._last_looks else {}
-        self._doubted = {} if self._last_looks else self._doubted
         leases: dict[str, None] = {}
         for job in self.jobs:
             lost = job.delivery.lost
             job.lost_at = (job.lost_at or now) if lost else 0.0
             if not lost and not job.awaited:
                 job.searched, job.search_at = 0, 0.0
-            elif not lost and job.searched == PUBLISHED_SEARCHES:
+            elif not lost and job.searched >= PUBLISHED_SEARCHES:
                 job.awaited = False  # it was taken away; the delivery that is there will do
             elif job.search_at <= now:
                 leased = job.lease and now < job.lease_ends
@@ -159,6 +179,11 @@ class Claims:
                 job.searched += 1
                 job.search_at = now + min(LONGEST_SEARCH, doubled(FIRST_SEARCH, job.searched))
         return [*origins, *leases]
+
+    def looked_at(self, queue: str) -> None:
+        """Notes that a queue was searched to the end."""
+        if self._last_looks:
+            self._doubted.pop(queue, None)
 
     def search_anew(self, once_more: bool = False) -> None:
         """Has every lost delivery looked for as if it had just been lost; for a new connection.
@@ -183,20 +208,6 @@ class Claims:
         for job in dropped:
             self.jobs.remove(job)
         return dropped
-
-    def _remember(self, key: Hashable) -> None:
-        self._known.pop(key, None)
-        self._known[key] = time.monotonic() + REMEMBERED
-        self._drop_old()
-
-    def _drop_old(self) -> None:
-        now = time.monotonic()
-        while self._known and (next(iter(self._known.values())) <= now or len(self._known) > MOST):
-            del self._known[next(iter(self._known))]
-        while self._doubtful and (
-            max(next(iter(self._doubtful.values()))) <= now or len(self._doubtful) > MOST
-        ):
-            del self._doubtful[next(iter(self._doubtful))]
 
 
 def may_be_known(delivery: Delivery) -> bool:

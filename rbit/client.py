@@ -124,6 +124,8 @@ class Client:
 
     def _tick(self) -> None:
         """Ends a wait for a silent broker: soon, if nothing is left that it could do for us."""
+        if self._obeyed and not self._stop.hurried and any(map(is_running, self._slots)):
+            return  # while jobs run it may take its time
         done = not self._claims.unsettled and not self._sources.unproven
         self._link.interrupt(PATIENCE if done else BUSY_PATIENCE)
 
@@ -134,8 +136,6 @@ class Client:
             running = [str(slot.job) for slot in self._slots if slot.job]
             if running:
                 log.info("stopping after %s; a second signal stops them now", ", ".join(running))
-                if signals < 2:
-                    self._stop.rest()  # while they run a broker may take its time
             else:
                 log.info("stopping")
             self._link.hurry()
@@ -189,6 +189,7 @@ class Client:
                     break
             for delivery in reversed(others):
                 self._return(delivery)
+            self._claims.looked_at(name)
         self._settlement.settle_all()
 
     def _take_one(self) -> bool:
@@ -270,7 +271,6 @@ class Client:
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LAST_WAIT
             self._claims.search_anew(once_more=True)
-            self._stop.hurry()
         over = not self._claims.unsettled or time.monotonic() >= self._leave_by
         return over or (self._obeyed > 1 and not self._settlement.needs_time)
 
@@ -287,6 +287,7 @@ class Client:
             self._publisher.join(PATIENCE)
         while self._events:  # copies that were confirmed meanwhile
             self._events.popleft()()
+        self._settlement.settle_at_last()
         for job in self._claims.jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)
             if job.fate and job.fate.copy and not job.copied:
@@ -296,3 +297,9 @@ class Client:
         self._stop.hurry()
         self._link.close()
         log.info("stopped")
+
+
+def is_running(slot: Slot) -> bool:
+    """Whether a slot's job has no outcome yet."""
+    job = slot.job
+    return job is not None and job.outcome is None

@@ -5,6 +5,7 @@ Decides and does nothing. Used in the client's main thread.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from typing import Any
@@ -14,6 +15,8 @@ from rbit.broker import Form, keeping, returning
 from rbit.job import Fate, Job
 from rbit.message import BLOCKED, FAILED, WAITING, Properties
 from rbit.settings import RunnerSettings, own_queues
+
+PAUSE = 60.0  # seconds, at the most, before a message is tried again whose job could not even start
 
 
 class Fates:
@@ -44,7 +47,7 @@ class Fates:
         status, why, limit = outcome.status, outcome.why, section.max_attempts
         if status == WAITING:
             # Not back: a quorum queue drops what is put back again and again.
-            return self._again(job, status, why, job.attempt) if outcome.pause else self._back(job)
+            return self._again(job, status, why, job.attempt, PAUSE) if outcome.pause else self._back(job)
         if status == BLOCKED:
             if not 0 < limit <= job.attempt:
                 return self._again(job, status, why, job.attempt + 1)
@@ -66,10 +69,10 @@ class Fates:
         properties = envelope.anew(job.properties, job.attempt)
         return Fate(WAITING, job.outcome.why, (job.message.queue, properties, None))
 
-    def _again(self, job: Job, status: str, why: str, attempt: int) -> Fate:
+    def _again(self, job: Job, status: str, why: str, attempt: int, longest: float = math.inf) -> Fate:
         queue = job.message.queue
         name = own_queues(self._name, queue)["retry"]
-        properties = envelope.anew(job.properties, attempt, job.section.retry_delay)
+        properties = envelope.anew(job.properties, attempt, min(longest, job.section.retry_delay))
         return Fate(status, why, (name, properties, returning(name, queue, self._quorum, expires=False)))
 
     def _parked(self, job: Job, section: RunnerSettings, status: str, why: str) -> tuple[str, Properties, Form]:

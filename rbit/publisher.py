@@ -53,12 +53,16 @@ class Copy:
     sent: bool = False  # the broker may have it
     unsure: bool = False  # so also before the try that is under way
     cancelled: bool = False
+    awaited: bool = True  # whether ``done`` is to be called
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def cancel(self) -> bool:
         """Gives it up; returns whether it is sure that the broker never has it. Any thread may call it."""
         with self._lock:
             self.cancelled = True
+            self.awaited = self.sent
+            if not self.sent:
+                self.body = b""  # it may have to wait long until it is thrown away
             return not self.sent
 
     def send(self) -> bool:
@@ -115,7 +119,7 @@ class Publisher(threading.Thread):
         self._drop()
 
     def _finish(self, copy: Copy, confirmed: bool) -> None:
-        if copy.sent or not copy.cancelled:  # else nobody waits for it any more
+        if copy.awaited:
             copy.done(confirmed)
 
     def _take(self) -> bool:

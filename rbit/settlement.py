@@ -86,13 +86,16 @@ class Settlement:
             elif job.lease and not job.begun:
                 self._begin(job)
             return True
-        if self.claims.absorbs(delivery):
-            log.info("%s: a message came again whose job has ended here; it is not run twice", delivery.queue)
-            self._acknowledge(delivery)
+        if extra := self.claims.absorbs(delivery):
+            log.info("%s: a message came again that is one too many here; it is not run", delivery.queue)
+            try:
+                delivery.ack(extra.note)
+            except DeliveryLost:
+                self.claims.expect(extra)
             return True
         return False
 
-    def _acknowledge(self, delivery: Delivery, job: Job | None = None) -> None:
+    def _acknowledge(self, delivery: Delivery, job: Job) -> None:
         with contextlib.suppress(DeliveryLost):  # then it comes again, and so here
             delivery.ack(self.claims.note_of(delivery, job))
 
@@ -114,6 +117,14 @@ class Settlement:
         """Settles the ended jobs that have waited for a lease which is not there, or for a delivery."""
         for job in [job for job in self.claims.jobs if job.ended_at and not job.delivery.lost]:
             self.settle(job)
+
+    def settle_at_last(self) -> None:
+        """Acknowledges what else would be run again for sure: rbit is about to end, and waits no more."""
+        for job in [job for job in self.claims.jobs if job.ended_at and not job.delivery.lost]:
+            fate = job.fate
+            if fate is not None and not fate.back and (fate.copy is None or job.copied):
+                job.copy, job.awaited = None, False
+                self.settle(job)
 
     def settle(self, job: Job) -> None:
         """Acknowledges or gives back the message of an ended job, after the copy that it needs."""
@@ -177,8 +188,7 @@ class Settlement:
     @property
     def needs_time(self) -> bool:
         """Whether also a hurried stop waits: a message would be there twice, or be run again."""
-        jobs = self.claims.jobs
-        return any(map(needs_time, jobs)) or (not jobs and self.claims.unsettled)
+        return any(map(needs_time, self.claims.jobs)) or self.claims.doubted
 
 
 def needs_time(job: Job) -> bool:

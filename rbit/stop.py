@@ -50,10 +50,16 @@ class StopSignals:
         """Returns how many signals have come, up to 2."""
         if self.seen == 1 and self._timeout is not None:
             self._began = self._began or time.monotonic()
-            if time.monotonic() >= self._began + self._timeout:
+            if self.hurried:
                 log.info("stopping now, %g s after the first signal", self._timeout)
                 self.seen = 2
         return min(self.seen, 2)
+
+    @property
+    def hurried(self) -> bool:
+        """Whether the jobs are to be ended. It logs nothing, so a handler of signals may ask."""
+        over = self._timeout is not None and self._began and time.monotonic() >= self._began + self._timeout
+        return self.seen > 1 or bool(over)
 
     def _note(self, number: int, frame: object) -> None:
         self.seen += 1

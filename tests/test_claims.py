@@ -114,10 +114,48 @@ class ClaimsTest(BrokerCase):
                 job.leases = 1
                 self.lose()
                 self.give_lease(job, message_id=name)
-                until = self.claims._doubtful[job.identity][0] - time.monotonic()
-                self.assertTrue(least < until <= most, until)
                 self.settle(job)
+                until = self.claims._surplus._once[job.identity][0][0] - time.monotonic()
+                self.assertTrue(least < until <= most, until)
                 self.bodies(self.queue)
+
+    def test_original_is_expected_as_long_as_the_job_takes(self) -> None:
+        self.claims = claims.Claims("bob-villa", 0.1)
+        for _ in range(2):
+            self.publish(self.queue, "a")
+        job = self.job(self.get())
+        job.leases = 1
+        self.lose()
+        self.give_lease(job)
+        time.sleep(0.3)  # as a long job, whose slot is the only one
+        self.assertTrue(self.claims.absorbs(self.redelivered()))
+        self.assertFalse(self.claims.absorbs(self.redelivered()))
+
+    def test_message_that_is_one_too_many_is_expected_again_when_its_ack_fails(self) -> None:
+        for name, known in (("m", True), (None, False)):
+            with self.subTest(name):
+                self.publish(self.queue, "a", message_id=name)
+                job = self.job(self.get())
+                job.leases = 1
+                self.lose()
+                self.give_lease(job, message_id=name)
+                extra = self.claims.absorbs(original := self.redelivered())
+                assert extra is not None
+                self.assertEqual(extra.note.key is not None, known, "in doubt only what has a name is remembered")
+                self.claims.expect(extra)
+                self.assertTrue(self.claims.absorbs(original))
+                original.ack()
+                self.settle(job)
+
+    def test_lease_is_given_up_that_cannot_be_found_however_often_it_was_looked_for_before(self) -> None:
+        self.publish(self.queue, "a")
+        job = self.job(self.get())
+        job.leases, job.awaited = 1, True
+        self.lose()
+        self.asked(9)
+        self.claims.take(job, self.get())
+        self.asked(20)
+        self.assertFalse(job.awaited)
 
     def test_lost_lease_is_not_replaced_by_another_message_of_the_same_body(self) -> None:
         for _ in range(2):
@@ -241,7 +279,9 @@ class ClaimsTest(BrokerCase):
         self.assertTrue(self.claims.unsettled)
         self.assertEqual(self.claims.to_search(), [])
         self.claims.search_anew(once_more=True)
-        self.assertEqual(self.claims.to_search(), [self.queue])
+        for _ in range(2):  # until the look has come to its end
+            self.assertEqual(self.claims.to_search(), [self.queue])
+        self.claims.looked_at(self.queue)
         self.assertEqual((self.claims.to_search(), self.claims.unsettled), ([], False))
 
     def test_lease_with_the_largest_number_is_run_as_a_new_message(self) -> None:

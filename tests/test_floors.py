@@ -13,7 +13,7 @@ FLOORS = (
     {"errors", "files", "steps"},
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
-        "surroundings", "logs", "start", "stop",
+        "surroundings", "surplus", "logs", "start", "stop",
     },
     {"decode", "config", "template"},
     {"message"},

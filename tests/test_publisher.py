@@ -134,6 +134,7 @@ class PublisherTest(BrokerCase):
             connections = ("--silent", "list_connections", "state")
             self.wait_until(lambda: "blocked" in self.node.ctl(*connections), what="the alarm to strike")
             self.assertTrue(first.cancel())
+            self.assertEqual(first.body, b"", "it waits until the alarm is over")
         finally:
             self.alarm(False)
         publisher.put(self.copy(queue, "b"))

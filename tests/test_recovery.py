@@ -139,6 +139,57 @@ class RecoveryTest(BrokerCase):
                 self.assertEqual(self.depths(queue), (0 if ended else 1, 0), rbit.output)
                 self.proxy.release()
 
+    def test_lease_that_is_refused_just_after_its_job_has_ended_holds_nothing_up(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        rbit = self.start(queue)
+        self.leased(rbit)
+        self.proxy.hold_after("x-rbit-lease")
+        self.channel.queue_delete(f"rbit.lease.bob-villa.{queue}")
+        self.wait_until(lambda: any(pair.held for pair in self.proxy._pairs), what="the next lease")
+        (rbit.folder / "one").touch()
+        rbit.wait_for_line("message #1: Done")
+        self.publish(queue, "two")
+        (rbit.folder / "two").touch()
+        self.proxy.release()
+        rbit.wait_for_line("message #2: Done")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_stop_acknowledges_an_ended_job_though_nobody_knows_what_became_of_its_lease(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        self.proxy.hold_after("x-rbit-lease", answers=False)
+        rbit = self.start(queue, lease_renew=10)
+        self.wait_until(lambda: any(pair.held for pair in self.proxy._pairs), what="the lease on its way")
+        (rbit.folder / "one").touch()
+        rbit.wait_for_line("message #1: Done")
+        rbit.signal(signal.SIGTERM)
+        self.proxy.cut(PUBLISHER)
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual(self.depths(queue), (0, 0), rbit.output)
+
+    def test_stop_does_not_hang_when_the_broker_falls_silent_while_the_last_job_runs(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        rbit = self.start(queue, amqp={"heartbeat": 3600})
+        self.leased(rbit)
+        rbit.signal(signal.SIGTERM)
+        rbit.wait_for_line("stopping after")
+        self.proxy.silence()
+        (rbit.folder / "one").touch()
+        self.assertEqual(rbit.wait(60), 0, rbit.output)
+
+    def test_stop_timeout_acts_although_the_broker_does_not_answer(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        rbit = self.start(queue, amqp={"heartbeat": 3600}, stop_timeout=2)
+        self.leased(rbit)
+        rbit.signal(signal.SIGTERM)
+        rbit.wait_for_line("stopping after")
+        self.proxy.hold(MAIN)  # the next lease is fetched, and no answer comes
+        rbit.wait_for_line("stopping now, 2 s after the first signal")
+        self.assertEqual(rbit.wait(60), 0, rbit.output)
+
     def test_stop_looks_for_a_lease_whose_ack_went_into_a_dead_connection(self) -> None:
         queue = self.queue_name()
         self.publish(queue, "one")
@@ -165,19 +216,20 @@ class RecoveryTest(BrokerCase):
 
     def test_message_on_its_way_when_the_signal_comes_is_given_back(self) -> None:
         queue = self.queue_name()
-        self.publish(queue, "one")
-        rbit = self.start(queue, concurrency=2, polling_time=0.1)
-        self.wait_until(lambda: ran(rbit) == ["start one"], what="the job")
-        self.proxy.hold(MAIN)
-        self.publish(queue, "two")
-        self.wait_until(lambda: self.depth(queue) == 0, what="the second message to be on its way")
+        for name in ("one", "first", "two"):
+            self.publish(queue, name)
+        rbit = self.start(queue, concurrency=2, polling_time=3600, lease_after=3600)
+        self.wait_until(lambda: len(ran(rbit)) == 2, what="two jobs")
+        self.proxy.hold_after(queue)  # the answer to the next question for a message
+        (rbit.folder / "first").touch()
+        self.wait_until(lambda: self.depth(queue) == 0, what="the third message to be on its way")
         rbit.signal(signal.SIGTERM)
         self.proxy.release()
         rbit.wait_for_line("stopping after .*message #1; a second")
-        self.wait_until(lambda: self.depth(queue) == 1, what="the second message to be back")
+        self.wait_until(lambda: self.depth(queue) == 1, what="the third message to be back")
         (rbit.folder / "one").touch()
         self.assertEqual(rbit.wait(), 0, rbit.output)
-        self.assertEqual((ran(rbit), self.bodies(queue)), (["start one", "end one"], [b"two"]))
+        self.assertEqual((ran(rbit)[-1], self.bodies(queue)), ("end one", [b"two"]))
 
     def test_queue_that_takes_the_name_while_rbit_is_away_ends_no_job(self) -> None:
         queue = self.queue_name()

@@ -62,7 +62,7 @@ class Proxy:
         self.accepted = 0
         self._pairs: list[Pair] = []
         self._silent = False
-        self._trap = b""
+        self._trap, self._trap_answers = b"", True
         self._closed = False
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
@@ -97,10 +97,13 @@ class Proxy:
                 if pair.is_called(name):
                     pair.held.setdefault(pair.far if answers else pair.near, b"")
 
-    def hold_after(self, text: str) -> None:
-        """Hold back the broker's answers on each connection from the moment that a client sends this text."""
+    def hold_after(self, text: str, answers: bool = True) -> None:
+        """Hold back the broker's ``answers`` on each connection from the moment that a client sends this text.
+
+        Or what the client sends, from this text on.
+        """
         with self._lock:
-            self._trap = text.encode()
+            self._trap, self._trap_answers = text.encode(), answers
 
     def release(self) -> None:
         """Let through what is held back, and hold nothing any more."""
@@ -159,7 +162,7 @@ class Proxy:
             if side is pair.near and len(pair.beginning) < CHUNK:
                 pair.beginning += data
             if side is pair.near and self._trap and self._trap in data:
-                pair.held.setdefault(pair.far, b"")
+                pair.held.setdefault(pair.far if self._trap_answers else pair.near, b"")
             if data and side in pair.held:
                 pair.held[side] += data
             elif data and not pair.silent:
