@@ -135,7 +135,7 @@ class Client:
         if self._obeyed == 0 < signals:
             running = [str(slot.job) for slot in self._slots if slot.job]
             if running:
-                log.info("stopping after %s; a second signal stops them now", ", ".join(running))
+                log.info("stopping after %s; a second signal ends what runs", ", ".join(running))
             else:
                 log.info("stopping")
             self._link.hurry()
@@ -143,6 +143,7 @@ class Client:
                 if slot.job and not slot.job.begun:  # it waits for its lease, and an alarm may hold that up
                     self._end_now(slot, slot.job, Outcome(WAITING, "rbit was stopped"))
         if self._obeyed < 2 <= signals:
+            log.info("stopping now")
             for slot in self._slots:
                 if slot.job:
                     self._end_now(slot, slot.job, Outcome(WAITING, "rbit was stopped"))
@@ -263,7 +264,7 @@ class Client:
         for job in self._claims.forget():
             log.warning("%s: its message did not come again within an hour; another client has it", job)
         idle = not self._events and not any(slot.job for slot in self._slots)
-        worked_off = self._once and self._link.connection is not None and self._rota.is_done()
+        worked_off = self._once and self._link.connection is not None and self._rota.is_done(self._is_full)
         if not idle or not (self._obeyed or worked_off):
             self._leave_by = None
             return False

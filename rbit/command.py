@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rbit")
 
+LONGEST = 2_000_000  # seconds, as in the INI file
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -38,8 +39,8 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+    if not 0 < value <= LONGEST:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, at most {LONGEST}, got {text!r}")
     return value
 
 
@@ -83,6 +84,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     failed = [option for option in given if option.endswith("-failed")]
     if failed and len(given) > 1:
         made.error(f"--{given[0]} does not go with --{given[1]}")
+    if options.check and options.once:
+        made.error("--check does not go with --once")
     if options.match is not None and not failed:
         made.error("--match needs --list-failed or --retry-failed")
     if options.match == "":
@@ -172,7 +175,8 @@ def start_logging(settings: Config, debug: bool) -> None:
             logging.config.fileConfig(settings.logging, disable_existing_loggers=False)
         except Exception as error:  # fileConfig evaluates what the file says: anything may be raised
             cause = error.__cause__ or error
-            raise errors.ConfigError([f"{settings.path}: logging sections: {cause!r}"]) from error
+            reason = f"{type(cause).__name__}: {cause}"
+            raise errors.ConfigError([f"{settings.path}: logging sections: {reason}"]) from error
     else:
         level = logging.DEBUG if debug else logging.INFO
         stream = sys.stdout or sys.stderr  # None: it was closed before the start
@@ -181,7 +185,7 @@ def start_logging(settings: Config, debug: bool) -> None:
     # rbit says what matters of their failures itself, in one line.
     for name, level in (("pika", logging.CRITICAL), ("urllib3", logging.ERROR)):
         if logging.getLogger(name).level == logging.NOTSET:
-            logging.getLogger(name).setLevel(logging.ERROR if debug else level)
+            logging.getLogger(name).setLevel(level)
 
 
 def announce(settings: Config, made: dict[str, Runner], poll_time: float) -> None:

@@ -219,7 +219,7 @@ def _runners(document: Document, examine: Examine | None, name: str) -> Iterator
             if (other := f"runner:{own_queues(name, queue)[kind]}") in document.sections:
                 document.mistake(f"expected another name: rbit keeps messages of {queue} in this queue", other)
         if queue and queue == name:
-            document.mistake("expected another name in [rbit]: the client's name is that of a queue too", section)
+            document.mistake(f"expected a name that no queue has, got {name!r} as in [{section}]", "rbit", "name")
         longest = max(own_queues(name, queue).values(), key=len)
         if len(longest.encode()) > NAME_LIMIT >= len(queue.encode()):
             document.mistake(f"expected a shorter name: that of its queue {longest} is over 255 bytes", section)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -21,7 +22,8 @@ from rbit.settings import Config, own_queues
 ALARM = 20.0  # seconds that a publish may hang under an alarm
 HEAD = ("FAILED AT", "ATTEMPTS", "STATUS", "JOB OR MESSAGE", "WHY")
 LONGEST_CELL = 32  # characters, but for the last column
-LONGEST_LINE = 160  # characters, where no terminal has a width
+LONGEST_REASON = 2000  # characters
+BEGINNING = 24  # characters of a reason that is cut; its end says more
 
 
 class Failed:
@@ -137,25 +139,36 @@ def row(delivery: Delivery) -> tuple[str, ...]:
     facts = facts_of(delivery)
     name = f"job {facts.job} {facts.package} {facts.version}" if facts else delivery.properties.message_id
     status, code = header(delivery, "status"), header(delivery, "exit-status")
+    how = f"signal {-code}" if isinstance(code, int) and code < 0 else f"exit {words(code)}"
     cells = (
         moment(header(delivery, "failed-at")),
         header(delivery, "attempt"),
-        status if code is None else f"{words(status)}, exit {words(code)}",
+        status if code is None else f"{words(status)}, {how}",
         name,
         header(delivery, "why"),
     )
-    return tuple("-" if cell is None else printable(" ".join(words(cell).split()), LONGEST_LINE) for cell in cells)
+    shown = (None if cell is None else printable(" ".join(words(cell).split()), LONGEST_REASON) for cell in cells)
+    return tuple("-" if cell is None else cell for cell in shown)
 
 
 def lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the rows of a table as lines that fit the terminal."""
+    """Returns the rows of a table as lines that fit the terminal, if there is one, or ``COLUMNS``."""
     widths = [min(LONGEST_CELL, max(map(len, column))) for column in zip(*rows, strict=True)]
-    width = shutil.get_terminal_size((LONGEST_LINE, 24)).columns
+    width = shutil.get_terminal_size((0, 0)).columns or sys.maxsize
     made = []
     for *cells, last in rows:
         start = [cell[:size].ljust(size) for cell, size in zip(cells, widths, strict=False)]
-        made.append("  ".join((*start, last))[:width].rstrip())
+        left = width - len("  ".join((*start, "")))
+        made.append("  ".join((*start, fitted(last, left)))[:width].rstrip())
     return made
+
+
+def fitted(reason: str, width: int) -> str:
+    """Returns a reason that fits a width; of one that is too long the beginning and the end."""
+    if len(reason) <= width:
+        return reason
+    end = max(0, width - BEGINNING - 5)
+    return f"{reason[:BEGINNING]} ... {reason[len(reason) - end :]}"
 
 
 def header(delivery: Delivery, name: str) -> object:

@@ -10,9 +10,9 @@ It talks over the seqpacket socket FD, one JSON object a packet:
 * ``{"spawn": [ARGUMENT, ...], "environment": {NAME: VALUE}}`` with file descriptors beside it, which
   become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or ``{"failed": WHY, "too long":
   BOOL}``, and later ``{"exited": PID, "status": WAIT STATUS}``.
-* ``{"end": SECONDS, "spare": PID or null}``: SIGTERM to all below it but PID, SIGKILL after SECONDS to
-  what is left; answers ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing is left. PID is not spared when
-  what is left forks so fast that only the end of its whole process group helps.
+* ``{"end": SECONDS, "spare": PID or null}``: SIGTERM to all below it but PID (and what is started then, to
+  clean up), SIGKILL after SECONDS to what is left; answers ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing
+  is left. PID is not spared when what is left forks so fast that only the end of its whole group helps.
 
 When the socket closes, everything below it is killed and it exits: with 0 when nothing is left.
 """
@@ -40,6 +40,7 @@ STEP = 0.05  # seconds between two looks at processes that were asked to end
 HASTE = 0.001  # seconds between two looks at processes that are killed: they may be forking
 STUBBORN = 1.0  # seconds after the first SIGKILL for which the spared process is spared
 PATIENCE = 20.0  # seconds after SIGKILL; what is left then hangs in the kernel
+TICKS = os.sysconf("SC_CLK_TCK")  # a second
 NAMED = 50  # most processes that an answer names: it must fit a packet
 
 # Ignored here, so that only rbit decides when a job ends; jobs start with the defaults.
@@ -50,12 +51,16 @@ CHILDREN_FILE = os.path.exists("/proc/thread-self/children")  # a kernel with CO
 
 
 class Process(NamedTuple):
-    """What the kernel says of a process: its command name, its state's letter, its parent, its group."""
+    """What the kernel says of a process: its command name, its state's letter, its parent, its group.
+
+    ``started`` is its start in ticks since the machine's boot.
+    """
 
     name: str
     state: str
     parent: int
     group: int
+    started: int
 
     @property
     def dead(self) -> bool:
@@ -71,8 +76,8 @@ def look(pid: int) -> Process | None:
             head, _, tail = file.read().decode("utf-8", "replace").rpartition(") ")
     except OSError:
         return None
-    state, parent, group = tail.split()[:3]
-    return Process(head.partition("(")[2], state, int(parent), int(group))
+    state, parent, group, *more = tail.split()
+    return Process(head.partition("(")[2], state, int(parent), int(group), int(more[16]))
 
 
 def children(pid: int) -> set[int]:
@@ -118,6 +123,7 @@ class Ending:
         self.spare = spare
         self.reap = reap
         self.kill_at = time.monotonic() + grace
+        self.asked_at: int | None = None  # ticks since the machine's boot, when the first SIGTERM was sent
         self.names: dict[int, str] = {}
 
     @property
@@ -136,10 +142,13 @@ class Ending:
             return {"ended": some(list(self.names.values())), "stuck": some(stuck)}
         spared = look(self.spare) if self.spare else None
         groups = {os.getpgrp(), spared.group if spared else 0}
+        asked_at = self.asked_at
+        if asked_at is None:
+            self.asked_at = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
         for pid, process in left.items():
             if now >= self.kill_at:
                 kill(pid, process, groups)
-            elif pid not in self.names:
+            elif pid not in self.names and (asked_at is None or process.started < asked_at):
                 send(pid, signal.SIGTERM)
             if not process.dead:
                 self.names.setdefault(pid, shown(pid, process))

@@ -56,7 +56,8 @@ class Presence:
                 raise NameTaken(error.by_queue, f"{said}; {advice}") from error
             if self._try_at == self._began:
                 guess = "" if error.by_queue else ", or its lost connection is not yet found"
-                log.warning("%s%s; trying again", said, guess)
+                time_left = "" if self._held_once else f" for {self._patience:g} s"
+                log.warning("%s%s; trying again%s", said, guess, time_left)
             self._try_at = now + TRY_EVERY
             return False
         except QueueUnavailable as error:

@@ -102,6 +102,9 @@ class CommandProcess:
     started = True  # from its construction on
     reusable = False
 
+    def dismiss(self) -> None:
+        """Lets the process end, whose job is over."""
+
     @property
     def over(self) -> bool:
         """Whether the process has ended."""
@@ -224,6 +227,11 @@ class WorkerProcess:
                 self.socket.send(packet)
         except OSError as error:
             raise WorkerError(f"the worker does not take the job: {error}") from error
+
+    def dismiss(self) -> None:
+        """Lets the worker end, whose job is over."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Has its descriptors watched; each is registered with the function to call."""

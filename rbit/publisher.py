@@ -202,8 +202,8 @@ class Publisher(threading.Thread):
         copy.due = time.monotonic() + wait_after(copy.failures)
         self._failures[copy.queue] = failures = self._failures.get(copy.queue, 0) + 1
         if worth_saying(failures):
-            why = "the connection broke" if isinstance(error, ConnectionLost) else "it failed"
-            log.warning("a copy for the queue %s is published later, %s: %s", copy.queue, why, error)
+            why = "the connection broke" if isinstance(error, ConnectionLost) else "RabbitMQ did not take it"
+            log.warning("a copy for the queue %s is tried again, as %s: %s", copy.queue, why, error)
 
     def _drop(self) -> None:
         if self._outlet is not None:

@@ -73,9 +73,9 @@ class Rota:
         """Has the empty queues asked once more; what is held stays held."""
         self._empty.clear()
 
-    def is_done(self) -> bool:
-        """Whether no queue is to be asked before the next poll."""
-        return all(name in self._empty or name in self._held for name in self._turns)
+    def is_done(self, full: Callable[[str], bool]) -> bool:
+        """Whether no queue is to be asked before the next poll. Arguments: as of ``next``."""
+        return all(name in self._empty or name in self._held or full(name) for name in self._turns)
 
     def pause(self) -> float:
         """Returns the seconds until the next poll; infinity when none is due."""

@@ -149,7 +149,10 @@ class Settlement:
             if not fate.back:
                 log.warning("%s: its connection was lost; its message is settled when it comes again", job)
                 return
-        log.debug("%s: its message is %s", job, "put back" if fate.back else "acknowledged")
+        if fate.back:
+            log.info("%s: its message is put back", job)
+        else:
+            log.debug("%s: its message is acknowledged", job)
         steps.reached("settled")
         self.claims.settled(job, fate.back)
 
@@ -159,7 +162,9 @@ class Settlement:
     def _copied(self, job: Job, confirmed: bool) -> None:
         """Goes on with an ended job whose copy is published, or was given up at a stop."""
         if confirmed and job.copy is not None:
-            log.info("%s: a copy of its message is in %s", job, job.copy.queue)
+            expiration = job.copy.properties.expiration
+            wait = f", for {int(expiration) / 1000:g} s" if expiration else ""
+            log.info("%s: a copy of its message is in %s%s", job, job.copy.queue, wait)
         job.copy = None
         job.copied = confirmed
         if confirmed:

@@ -181,6 +181,8 @@ class Slot(threading.Thread):
         tree.end(spare)
         while tree.ending:
             self._turn(tree.check())
+            if verdict and process.over:
+                process.dismiss()
         if self._ended:
             left = "" if verdict else " what it had left running"
             log.info("%s: ended%s: %s", job, left, ", ".join(self._ended))

@@ -167,7 +167,8 @@ class Reporter(threading.Thread):
             passed_over, lane.passed_over = lane.passed_over, 0
             self._sending = job, update
         if passed_over:
-            log.info("%s: PyBit is not told of %d older statuses: newer ones came", update.label, passed_over)
+            text = "%s: older statuses that PyBit is not told of, as newer ones came: %d"
+            log.info(text, update.label, passed_over)
         return job, update
 
     def _settle(self, job: int, update: Update, answer: Answer) -> None:
@@ -206,7 +207,7 @@ class Reporter(threading.Thread):
             self._go_on(job)
             waiting = sum(len(lane.updates) for lane in self._lanes.values())
         if worth_saying(self._outages):
-            log.warning("PyBit does not answer (%s); %d statuses wait for it", reason, waiting)
+            log.warning("PyBit does not answer (%s); statuses that wait for it: %d", reason, waiting)
 
     def _failed(self, job: int, update: Update, code: int) -> None:
         """Has the update tried again later, unless that is hopeless or would hold up a newer one of its job."""

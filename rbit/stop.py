@@ -51,7 +51,7 @@ class StopSignals:
         if self.seen == 1 and self._timeout is not None:
             self._began = self._began or time.monotonic()
             if self.hurried:
-                log.info("stopping now, %g s after the first signal", self._timeout)
+                log.info("%g s are over since the first signal", self._timeout)
                 self.seen = 2
         return min(self.seen, 2)
 

@@ -75,13 +75,23 @@ class Web:
             )
         except requests.RequestException as error:
             late = time.monotonic() - began >= timeout
-            return Answer(None, f"no answer within {timeout:g} s" if late else type(error).__name__)
+            return Answer(None, f"no answer within {timeout:g} s" if late else f"no connection: {_cause(error)}")
         answer.close()
         place = _place(answer, job) if answer.is_redirect else None
         if place:
             return Answer(answer.status_code, f"the url in [pybit] redirects to {place!r}, put that there")
         other = "is the url in [pybit] right?" if answer.status_code >= 300 else ""
         return Answer(answer.status_code, MEANINGS.get(answer.status_code, other))
+
+
+def _cause(error: BaseException) -> str:
+    """The system's words for what went wrong, or the name of the error."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        seen = seen.__cause__ or seen.__context__
+    return type(error).__name__
 
 
 def _place(answer: requests.Response, job: int) -> str | None:

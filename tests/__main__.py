@@ -5,6 +5,7 @@ Each part is a process with a RabbitMQ node of its own. What a part printed is s
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ def main() -> int:
     processes = []
     for part in PARTS:
         output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the part
-        command = [sys.executable, "-m", "unittest", "discover", "-v", "-p", part]
+        command = [sys.executable, "-m", "unittest", "discover", "-v", "-c", "-p", part]
         process = subprocess.Popen(
             command, cwd=here.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
@@ -45,8 +46,8 @@ def main() -> int:
                 print(f"{part}: ended with {process.returncode} after {taken:.0f} s", flush=True)
                 failed += [part] if process.returncode else []
     finally:
-        for _, _, process in processes:
-            process.terminate()
+        for _, _, process in processes:  # each ends the test that it is in, and what that has started
+            process.send_signal(signal.SIGINT)
             process.wait()
     print(f"failed: {', '.join(failed)}" if failed else "all parts passed")
     return 1 if failed else 0

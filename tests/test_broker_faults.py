@@ -147,7 +147,7 @@ class BrokerFaultTest(BrokerCase):
                      rbit={"lease_after": 0.1}),
             files={"jobs.py": JOBS},
         )
-        rbit.wait_for_line(f"WARNING a copy for the queue rbit.lease.bob-villa.{queue} is published later")
+        rbit.wait_for_line(f"WARNING a copy for the queue rbit.lease.bob-villa.{queue} is tried again")
         (rbit.folder / "one").touch()
         rbit.wait_for_line("message #1: Done")
         self.wait_until(lambda: self.unacked(queue) == 0 and self.depth(queue) == 0, what="the ack")

@@ -32,9 +32,9 @@ class CommandTest(BrokerCase):
         for arguments, reason in (
             ((), "the following arguments are required: CONFIG"),
             (("a.ini", "--nonsense"), "unrecognized arguments: --nonsense"),
-            (("a.ini", "--poll-time", "0"), "expected a number of seconds above 0, got '0'"),
-            (("a.ini", "--poll-time", "nan"), "expected a number of seconds above 0, got 'nan'"),
-            (("a.ini", "--poll-time", "soon"), "expected a number of seconds above 0, got 'soon'"),
+            *((("a.ini", "--poll-time", text), f"of seconds above 0, at most 2000000, got '{text}'")
+              for text in ("0", "nan", "soon", "1e99")),
+            (("a.ini", "--check", "--once"), "--check does not go with --once"),
         ):
             with self.subTest(arguments):
                 rbit = self.run_rbit(None, *arguments)

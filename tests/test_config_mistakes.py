@@ -172,8 +172,8 @@ class MistakesTest(ConfigCase):
                 self.assert_mistake(f"{MINIMAL}{section}\nrunner = python!a:b\n", f"{section}: {mistake}")
 
     def test_the_name_of_the_client_is_no_queue(self) -> None:
-        mistake = "expected another name in [rbit]: the client's name is that of a queue too"
-        self.assert_mistake(MINIMAL.replace("name = ", "name = q\n#"), f"[runner:q]: {mistake}")
+        mistake = "expected a name that no queue has, got 'q' as in [runner:q]"
+        self.assert_mistake(MINIMAL.replace("name = ", "name = q\n#"), f"[rbit] name: {mistake}")
 
     def test_a_section_without_runner_is_a_mistake(self) -> None:
         expected = "expected python!package.module:callable or shell!command line"

@@ -84,9 +84,18 @@ class FailedTest(BrokerCase):
         self.assertRegex(rows[0], "^- +- +- +- +-$")
         for row in rows:
             self.assertTrue(row.isprintable(), row)
-            self.assertLessEqual(len(row), 160)
-        self.assertTrue(all(len(row) <= 90 for row in self.list(environment={"COLUMNS": "90"})))
+            self.assertLessEqual(len(row), 700)
+        for columns in ("90", "20"):
+            rows = self.list(environment={"COLUMNS": columns})
+            self.assertTrue(all(len(row) <= int(columns) for row in rows), rows)
         self.assertEqual(self.depth(self.failed), 4)
+
+    def test_reason_that_is_too_long_for_the_terminal_keeps_its_end(self) -> None:
+        self.park("a", "exit status 1: File jobs " + "x" * 200 + " FileNotFoundError: it")
+        self.assertIn("x" * 200, self.list()[1], "nothing is cut without a terminal")
+        row = self.list(environment={"COLUMNS": "100"})[1]
+        self.assertRegex(row, "exit status 1: File jobs ... x+ FileNotFoundError: it$")
+        self.assertEqual(len(row), 100)
 
     def test_thousands_are_listed_and_keep_their_order_in_either_type_of_queue(self) -> None:
         for kind in ("classic", "quorum"):

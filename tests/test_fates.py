@@ -195,7 +195,7 @@ class FateTest(BrokerCase):
             self.publish(queue, name)
         self.publish(other, "c")
         rbit = self.rbit(self.ini({queue: {"runner": "shell!false"}, other: {"runner": "shell!true"}}))
-        rbit.wait_for_line(f"a copy for the queue {queue}.failed is published later, it failed")
+        rbit.wait_for_line(f"a copy for the queue {queue}.failed is tried again, as RabbitMQ did not take it")
         rbit.wait_for_line(f"{other} message #[0-9]: Done")
         self.assertEqual(self.depth(queue), 1, "no more of its messages may be taken")
         rbit.signal(signal.SIGTERM)

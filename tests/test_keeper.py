@@ -45,7 +45,7 @@ os.kill(os.getpid(), 9)
 """
 
 JOBS = '''
-import ctypes, os, signal, subprocess, time
+import ctypes, os, signal, subprocess, sys, time
 
 def stuck_in_c(message, set_status, settings):
     subprocess.Popen(["sh", "-c", "setsid sh -c 'trap \\"\\" TERM; echo $$ >far; exec sleep 1000' & wait"])
@@ -59,6 +59,13 @@ def stuck_in_c(message, set_status, settings):
 def floods(message, set_status, settings):
     while True:
         set_status("Building", "x")
+
+def cleans_up(message, set_status, settings):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    try:
+        time.sleep(1000)
+    finally:
+        subprocess.run(["sh", "-c", "sleep 1; echo cleaned >cleaned"])
 
 def names(message, set_status, settings):
     for name in ("Done\\n2026-01-01 ERROR forged", "y" * 256, "\\x1b[31mDone"):
@@ -132,7 +139,7 @@ class TreeTest(unittest.TestCase):
         self.assertEqual(ended[-1], f"{201 - keeper.NAMED} more")
 
     def test_name_of_a_process_is_one_line(self) -> None:
-        process = keeper.Process("a\nb\x1b", "S", 1, 1)
+        process = keeper.Process("a\nb\x1b", "S", 1, 1, 1)
         self.assertEqual(keeper.shown(7, process), "a?b? (process 7)")
 
     def test_children_are_found_without_help_of_the_kernel_too(self) -> None:
@@ -243,6 +250,18 @@ class KeptJobTest(BrokerCase):
         self.assertLessEqual(rbit.output.count("message #1: Building"), 1)
         self.assertNotIn("message #2", rbit.output)
         self.assertEqual(rbit.left_over(), [])
+
+    def test_processes_that_clean_up_after_sigterm_are_left_alone(self) -> None:
+        for runner in ("shell!trap 'sleep 1; echo cleaned >cleaned; exit 1' TERM; sleep 1000 & wait",
+                       "python!jobs:cleans_up"):
+            with self.subTest(runner):
+                rbit = self.start(runner, "a", timeout=0.5)
+                self.assertEqual(rbit.wait(60), 1, rbit.output)
+                self.assertEqual((rbit.folder / "cleaned").read_text(), "cleaned\n", rbit.output)
+                self.assertRegex(rbit.output, "message #1: Failed: timed out after 0.5 s")
+                moments = [float(line[17:23].replace(",", ".")) for line in rbit.lines
+                           if "#1: Building" in line or "timed out" in line]
+                self.assertLess((moments[-1] - moments[0]) % 60, 9.0, "the job had ended long before SIGKILL")
 
     def test_timeout_acts_under_a_flood_of_statuses_and_output(self) -> None:
         for runner in ("shell!yes >&$RBIT_STATUS_FD & yes >&2 & yes", "python!jobs:floods"):

@@ -74,7 +74,7 @@ class LeaseTest(BrokerCase):
         self.declare(f"rbit.lease.bob-villa.{queue}")  # not rbit's: nothing would come back from it
         self.publish(queue, "one")
         rbit = self.start("gate", queue, lease_after=0)
-        rbit.wait_for_line("a copy for the queue rbit.lease.* is published later")
+        rbit.wait_for_line("a copy for the queue rbit.lease.* is tried again")
         rbit.signal(signal.SIGTERM)
         self.assertEqual(rbit.wait(), 0, rbit.output)
         self.assertEqual((ran(rbit), self.bodies(queue)), ([], [b"one"]))

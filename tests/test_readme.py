@@ -118,6 +118,16 @@ class JobsTest(ReadmeCase):
         self.assertRegex(output, r"job 1: col11406 -v is out, says Ada on \d{4}-\d\d-\d\d\n")
         self.assertRegex(output, r"(?m)cnx_any_html_check job 1: Done$")
 
+    @example("shell-send send_request.py", "shell-job rbit.ini")
+    def test_a_build_request_is_sent_that_the_shell_job_understands(self, send: str, ini: str) -> None:
+        for queue in ("cnx_any_html_zip", "cnx_any_html_check"):
+            self.queue(queue)
+        folder = self.folder(send_request__py=self.here(send))
+        shutil.copy(ROOT / "examples" / "build_request.json", folder)
+        self.run_line("python3 send_request.py", folder)
+        output, _ = self.once(ini, released__txt="1.0\n")
+        self.assertRegex(output, r"job 1: col11406 1.0 is out, says Ada on ")
+
     @example("shell-wrong", "shell-right")
     def test_a_placeholder_in_a_text_that_is_read_again_is_refused_and_the_argument_works(
         self, wrong: str, right: str

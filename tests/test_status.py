@@ -177,7 +177,7 @@ class ReporterTest(unittest.TestCase):
             reporter.close(10)
         told = self.statuses(1)[1:]
         self.assertEqual(told[-LONGEST_LANE:], sent[-LONGEST_LANE:])
-        passed_over = [re.search("not told of ([0-9]+) older statuses", line) for line in logged.output]
+        passed_over = [re.search("not told of, as newer ones came: ([0-9]+)", line) for line in logged.output]
         self.assertEqual(sum(int(found[1]) for found in passed_over if found), len(sent) - len(told))
 
     def test_many_statuses_at_once_reach_a_quick_pybit_all_and_in_order(self) -> None:

@@ -107,6 +107,8 @@ def reason(error: BaseException) -> str:
     """Returns a failure in words: the first cause that has any."""
     if isinstance(error, socket.gaierror):
         return str(error.strerror)
+    if isinstance(error, (ConnectionClosedByBroker, ChannelClosedByBroker)):
+        return f"{error.reply_text} ({error.reply_code})"
     for cause in (*error.args, error):
         inner = getattr(cause, "exception", cause)
         if isinstance(inner, OSError) and inner.strerror:

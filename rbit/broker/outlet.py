@@ -21,6 +21,7 @@ from rbit.settings import AmqpSettings
 
 log = logging.getLogger("rbit.broker")
 
+PRECONDITION_FAILED = 406  # reply code of AMQP 0-9-1
 EXPIRES = 7 * 24 * 3600  # seconds after which a lease queue goes that nobody has touched
 DELIVERIES = 1_000_000  # of one message of a quorum queue; RabbitMQ 4 would drop it after 20
 
@@ -183,6 +184,8 @@ class Outlet:
         try:
             self._declare(Form(name, arguments), passive=False)
         except ChannelClosedByBroker as error:
+            if error.reply_code != PRECONDITION_FAILED:  # it says nothing about the queue
+                raise
             return str(error.reply_text)
         return None
 
