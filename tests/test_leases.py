@@ -203,7 +203,7 @@ class LeaseTest(BrokerCase):
         self.wait_until(lambda: ran(rbit) == ["start one"], what="the job")
         rbit.signal(signal.SIGTERM)
         self.assertEqual(rbit.wait(), 0, rbit.output)
-        self.assertRegex(rbit.output, "stopping now, 0.5 s after the first signal")
+        self.assertRegex(rbit.output, r"0\.5 s are over since the first signal\n.*stopping now")
         self.assertEqual(self.bodies(queue), [b"one"])
 
     def test_quorum_queues_are_used_if_wanted(self) -> None:

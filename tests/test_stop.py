@@ -62,7 +62,7 @@ class StopTest(BrokerCase):
         rbit = self.start("jobs:gate", queue)
         self.wait_until(lambda: ran(rbit) == ["start one"], what="the job")
         rbit.signal(signal.SIGINT)
-        rbit.wait_for_line("stopping after .*message #1; a second signal stops them now")
+        rbit.wait_for_line("stopping after .*message #1; a second signal ends what runs")
         (rbit.folder / "one").touch()
         (rbit.folder / "two").touch()
         self.assertEqual(rbit.wait(), 0, rbit.output)
@@ -80,7 +80,7 @@ class StopTest(BrokerCase):
             child = int((rbit.folder / "child").read_text())
             below = [*descendants(rbit.pid), child]
             rbit.signal(signal.SIGTERM)
-            rbit.wait_for_line("a second signal stops them now")
+            rbit.wait_for_line("a second signal ends what runs")
             began = time.monotonic()
             rbit.signal(signal.SIGTERM)
             self.assertEqual(rbit.wait(60), 0, rbit.output)
