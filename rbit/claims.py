@@ -200,14 +200,19 @@ class Claims:
 
     def forget(self) -> list[Job]:
         """Drops ended jobs whose message another client must have got, and returns them."""
-        before = time.monotonic() - REMEMBERED
-        dropped = [
-            job for job in self.jobs
-            if 0 < job.ended_at < before and 0 < job.lost_at < before and job.delivery.lost and not job.copy
-        ]
+        now = time.monotonic()
+        dropped = [job for job in self.jobs if self._is_elsewhere(job, now)]
         for job in dropped:
             self.jobs.remove(job)
         return dropped
+
+    def _is_elsewhere(self, job: Job, now: float) -> bool:
+        if not (job.ended_at and job.lost_at and job.delivery.lost and not job.copy):
+            return False
+        if self._last_looks and job.searched and not job.leases:
+            # The broker has found the lost connection by now, and what it put back was looked for.
+            return now > job.lost_at + self._mistaken
+        return now > max(job.ended_at, job.lost_at) + REMEMBERED
 
 
 def may_be_known(delivery: Delivery) -> bool:

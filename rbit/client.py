@@ -262,7 +262,7 @@ class Client:
     def _may_leave(self) -> bool:
         """Whether there is nothing left to wait for."""
         for job in self._claims.forget():
-            log.warning("%s: its message did not come again within an hour; another client has it", job)
+            log.warning("%s: its message did not come again; another client has it", job)
         idle = not self._events and not any(slot.job for slot in self._slots)
         worked_off = self._once and self._link.connection is not None and self._rota.is_done(self._is_full)
         if not idle or not (self._obeyed or worked_off):

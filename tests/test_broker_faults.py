@@ -7,23 +7,12 @@ import signal
 import time
 import unittest
 
-from tests.support.case import BrokerCase
-from tests.support.node import PrivateNode
+from tests.support.case import OwnNodeCase
 from tests.support.rbit_process import RbitProcess
 from tests.test_loop import JOBS, ran
 
 
-class BrokerFaultTest(BrokerCase):
-    own: PrivateNode | None = None
-
-    @classmethod
-    def make_node(cls) -> PrivateNode:
-        if cls.own is None:
-            cls.own = PrivateNode()
-            cls.addClassCleanup(cls.own.stop)
-            cls.own.start()
-        return cls.own
-
+class BrokerFaultTest(OwnNodeCase):
     def start(self, function: str, queue: str, **sections: dict[str, object]) -> RbitProcess:
         return self.rbit(
             self.ini({queue: {"runner": f"python!jobs:{function}"}}, **sections), files={"jobs.py": JOBS}

@@ -325,6 +325,34 @@ class ClaimsTest(BrokerCase):
             self.assertEqual(self.claims.forget(), [])
             self.wait_until(self.claims.forget, what="an hour since the loss")
 
+    def test_stop_waits_for_a_lost_message_without_a_lease_until_the_broker_has_put_it_back(self) -> None:
+        self.claims = Claims("bob-villa", 0.5)
+        self.publish(self.queue, "a")
+        job = self.job(self.get())
+        self.lose()
+        self.asked(1)
+        job.ended_at = time.monotonic()
+        time.sleep(0.6)  # it is back by now
+        self.assertEqual(self.claims.forget(), [])
+        self.claims.search_anew(once_more=True)
+        self.assertEqual(self.claims.forget(), [], "before it was looked for")
+        self.assertEqual(self.asked(1), [self.queue])
+        self.assertEqual(self.claims.forget(), [job])
+
+    def test_stop_waits_for_the_lease_of_an_ended_job(self) -> None:
+        self.claims = Claims("bob-villa", 0.5)
+        self.publish(self.queue, "a")
+        job = self.job(self.get())
+        self.give_lease(job)
+        job.leases = 1
+        self.lose()
+        self.asked(1)
+        job.ended_at = time.monotonic()
+        time.sleep(0.6)
+        self.claims.search_anew(once_more=True)
+        self.asked(1)
+        self.assertEqual(self.claims.forget(), [])
+
     def asked(self, times: int) -> list[str]:
         """Return the queues of so many looks, without the waits between them."""
         found = []

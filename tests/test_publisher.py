@@ -9,21 +9,10 @@ from rbit.message import Properties
 from rbit.publisher import Copy, Publisher
 from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
-from tests.support.node import PrivateNode
 from tests.support.proxy import Proxy
 
 
 class PublisherTest(BrokerCase):
-    own: PrivateNode | None = None
-
-    @classmethod
-    def make_node(cls) -> PrivateNode:
-        if cls.own is None:  # for its alarms would block the other tests
-            cls.own = PrivateNode()
-            cls.addClassCleanup(cls.own.stop)
-            cls.own.start()
-        return cls.own
-
     def setUp(self) -> None:
         super().setUp()
         self.results: dict[str, bool] = {}

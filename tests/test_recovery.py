@@ -190,6 +190,20 @@ class RecoveryTest(BrokerCase):
         rbit.wait_for_line("2 s are over since the first signal")
         self.assertEqual(rbit.wait(60), 0, rbit.output)
 
+    def test_stop_does_not_wait_for_a_message_that_another_client_has(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "one")
+        rbit = self.start(queue, amqp={"heartbeat": 1}, lease_after=3600)
+        self.wait_until(lambda: ran(rbit) == ["start one"], what="the job")
+        elsewhere = self.channel.consume(queue, auto_ack=True)
+        self.proxy.cut()
+        self.assertEqual(next(elsewhere)[2], b"one")
+        (rbit.folder / "one").touch()
+        rbit.wait_for_line("its connection was lost; its message is settled when it comes again")
+        self.assertEqual(rbit.stop(), 0)
+        self.assertIn("message #1: its message did not come again; another client has it", rbit.output)
+        self.assertNotIn("will be delivered again", rbit.output)
+
     def test_stop_looks_for_a_lease_whose_ack_went_into_a_dead_connection(self) -> None:
         queue = self.queue_name()
         self.publish(queue, "one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ DRAIN_BOUND = 240.0  # seconds from the last fault until no message is left
 ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}]."
 LOOK = 2.0  # seconds between two looks at what is left; rabbitmqctl is slow, and its figures as old as 5 s
 STRANDED_BOUND = 40.0  # seconds after which a message that has expired and was not sent on never will be
-STATUS_BOUND = 45.0  # seconds from the last fault until PyBit is told what it will be told
+LOOKS_FOR_STRANDED = 5  # of so many looks one is also for what stands still
+STATUS_BOUND = 20.0  # seconds from the last fault until PyBit is told what it will be told; a stop tells the rest
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,12 @@ def _work(setting: Setting, stage: _Stage, say: Callable[[str], None]) -> None:
     stage.record.note("drain")
     say("no more jobs, no more faults; waiting until all is worked off")
     deadline = time.monotonic() + DRAIN_BOUND  # the ledger says what is left then
-    while not stage.is_done() and time.monotonic() < deadline:
+    for number in itertools.count(1):
+        if stage.is_done() or time.monotonic() >= deadline:
+            break
         stage.attend(time.monotonic() + LOOK)
-        stage.free()
+        if number % LOOKS_FOR_STRANDED == 0:
+            stage.free()
     for client in stage.clients:
         status = client.stop()
         if status or not client.is_clean():

@@ -24,7 +24,7 @@ from tests.support.rbit_process import RbitProcess, rbit_command
 from tests.support.waiting import wait_until
 
 __all__ = [
-    "BrokerCase", "RbitProcess", "descendants", "ini", "is_alive", "rbit_command", "shared_node",
+    "BrokerCase", "OwnNodeCase", "RbitProcess", "descendants", "ini", "is_alive", "rbit_command", "shared_node",
     "wait_until", "write_ini",
 ]
 
@@ -111,7 +111,7 @@ class BrokerCase(unittest.TestCase):
 
     @classmethod
     def make_node(cls) -> PrivateNode:
-        """Return the node to use; a class whose tests kill it returns one of its own, and stops it."""
+        """Return the node to use; the one of this test process."""
         return shared_node()
 
     def setUp(self) -> None:
@@ -253,6 +253,25 @@ class BrokerCase(unittest.TestCase):
                 for name in (queue, f"{queue}.retry", f"{queue}.failed", f"rbit.lease.bob-villa.{queue}"):
                     connection.channel().queue_delete(name)
             connection.close()
+
+
+class OwnNodeCase(BrokerCase):
+    """A test with a broker of its class alone, which it may stop, or which has other settings.
+
+    Attributes:
+        advanced: text of the node's advanced.config; empty for none.
+    """
+
+    advanced = ""
+    _own: PrivateNode | None = None
+
+    @classmethod
+    def make_node(cls) -> PrivateNode:
+        if cls._own is None:
+            cls._own = PrivateNode(advanced=cls.advanced)
+            cls.addClassCleanup(cls._own.stop)
+            cls._own.start()
+        return cls._own
 
 
 def _close(connection: pika.BlockingConnection) -> None:
