@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults import ledger
-from tests.faults.evidence import ClientLog, Evidence, Log
+from tests.faults.evidence import ClientLog, Evidence, Log, read_log, seconds
 from tests.faults.harness import Setting, run
 from tests.faults.record import Event, Run
 from tests.faults.schedule import EACH_KIND, EACH_KIND_OF_A_CLUSTER, KINDS, Fault, draw
@@ -97,6 +97,35 @@ class LedgerTest(unittest.TestCase):
         self.assertTrue(self.ledger(log=log).failures, "its connection was there")
         for at, client in ((98.9, "c1"), (110.1, "c1"), (102, "c2")):
             self.assertTrue(self.ledger(Event(at, "cut", {"client": client}), log=log).failures, (at, client))
+
+    def test_job_is_young_from_the_moment_that_its_message_is_taken(self) -> None:
+        log = Log(published=[101], taken=[98])
+        for at in (97.8, 98.5):
+            self.assert_excepted(self.ledger(Event(at, "cut", {"client": "c1"}), log=log), "young")
+        self.assertTrue(self.ledger(Event(97.6, "cut", {"client": "c1"}), log=log).failures)
+
+    def test_moment_of_the_taking_is_read_from_the_log(self) -> None:
+        lines = """
+            00,000 INFO connected to RabbitMQ at 127.0.0.1:1
+            01,000 DEBUG q message #1: taken
+            02,000 DEBUG q message #2: taken once more
+            03,000 INFO q job 5: Building
+            04,000 INFO q job 5: run a
+            05,000 INFO q message m: Building
+            06,000 INFO q message m: run b
+            07,000 DEBUG q message #3: taken
+            08,000 INFO connected to RabbitMQ at 127.0.0.1:1
+            09,000 DEBUG q message #1: taken
+            10,000 INFO q message c: Building
+            11,000 INFO q message c: run c
+        """.split("\n")[1:-1]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "log")
+            path.write_text("".join(f"2026-01-01 00:00:{line.strip()}\n" for line in lines), encoding="utf-8")
+            jobs = read_log(path).jobs
+        zero = seconds("2026-01-01 00:00:00,000")
+        self.assertEqual({name: [at - zero for at in log.taken] for name, log in jobs.items()},
+                         {"a": [1], "b": [2], "c": [9]})
 
     def test_lease_that_is_first_held_after_a_lost_connection_has_a_column_of_its_own(self) -> None:
         cut = Event(102, "cut", {"client": "c1"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,7 @@ from pathlib import Path
 from tests.faults.record import Event, Run
 
 FORGETS = 1.0  # seconds before its SIGKILL in which a broker may forget an ack that it has taken
-ON_ITS_WAY = 0.3  # seconds that the broker may take to get an ack which was sent
-EARLIER = 1.0  # seconds from the moment that a message is taken to the start of its run, at the most
+ON_ITS_WAY = 0.3  # seconds that an ack may take to the broker, or a message from there
 BREAKS = {"cut", "forget", "unreachable"}  # what ends connections of one client
 LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ (\S+ (?:message|job) \S+): (.*)")
 SAID = {
@@ -27,7 +26,8 @@ SAID = {
     "acked": re.compile(r"its message is acknowledged$"),
     "told": re.compile(r"PyBit took the status Done$"),
 }
-CONNECTED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connected (?:again )?to RabbitMQ")
+TAKEN = re.compile(r"taken( once more)?$")
+CONNECTED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connected (again )?to RabbitMQ")
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Log:
     acked: list[float] = field(default_factory=list)
     told: list[float] = field(default_factory=list)
     again: list[float] = field(default_factory=list)
+    taken: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -61,15 +62,26 @@ def read_log(path: Path) -> ClientLog:
     """Return what a client's log says."""
     found = ClientLog()
     jobs: dict[str, str] = {}  # by the name that the log has for them; an unnamed message's number comes again
+    taken: dict[str, deque[float]] = defaultdict(deque)  # by queue: the messages that are not begun
+    begun: dict[str, float] = {}  # by the name in the log: when its message was taken
     for line in path.read_text("utf-8", "replace").splitlines():
         if made := CONNECTED.match(line):
             found.connected.append(seconds(made[1]))
+            if not made[2]:  # a new process
+                taken.clear()
         match = LINE.match(line)
         if match is None:
             continue
         when, label, text = match.groups()
-        if text.startswith("run "):
+        waiting = taken[label.split()[0]]
+        if TAKEN.match(text):
+            waiting.append(seconds(when))
+        elif text == "Building" and waiting:
+            begun[label] = waiting.popleft()
+        elif text.startswith("run "):
             jobs[label] = text.removeprefix("run ")
+            if label in begun:
+                found.jobs[jobs[label]].taken.append(begun.pop(label))
         for name, pattern in SAID.items():
             if label in jobs and pattern.match(text):
                 getattr(found.jobs[jobs[label]], name).append(seconds(when))
@@ -143,13 +155,14 @@ class Evidence:
         """Return what shows that the original of a run went to somebody else, lease or no lease."""
         held = [at for at in self.log(run).held if run.start <= at <= extra.start]
         again = [at for at in self.log(run).again if held and run.start <= at <= held[0]]
-        # An ack may be on its way when a connection breaks; the message is there some moments before its run.
+        taken = max([at for at in self.log(run).taken if at <= run.start], default=run.start)
+        # A message or an ack may be on its way when a connection breaks.
         until = held[0] + (ON_ITS_WAY if not again else 0.0) if held else extra.start
         for event in [*self._events("client killed", run.client), *self._breaks(run.client)]:
-            if run.start - EARLIER <= event.at <= until:
+            if taken - ON_ITS_WAY <= event.at <= until:
                 why = "killed" if event.what == "client killed" else "handover" if held else "young"
                 first = f", its first lease held at {held[0]:.3f}" if held else ""
-                shown_by = f"{run.client}: {event.what} at {event.at:.3f}, its run began at {run.start:.3f}{first}"
+                shown_by = f"{run.client}: {event.what} at {event.at:.3f}, its message taken at {taken:.3f}{first}"
                 return Verdict(why, shown_by)
         return None
 

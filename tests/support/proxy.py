@@ -105,6 +105,12 @@ class Proxy:
         with self._lock:
             self._trap, self._trap_answers = text.encode(), answers
 
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back now."""
+        with self._lock:
+            return any(data for pair in self._pairs for data in pair.held.values())
+
     def release(self) -> None:
         """Let through what is held back, and hold nothing any more."""
         with self._lock:
