@@ -42,6 +42,23 @@ def missing_reason() -> str | None:
     return None
 
 
+def link_libraries(folder: Path) -> str:
+    """Put links to RabbitMQ's own libraries into a folder; return a line for rabbitmq-env.conf that has them used.
+
+    Erlang looks for each module in each library, and there are three times as many with all plugins: to look
+    there takes more than a third of the time to start. '' where they are not found beside the script.
+    """
+    script = server_script()
+    plugins = script.resolve().parent.parent / "plugins" if script else folder
+    if not list(plugins.glob("rabbit-*")):
+        return ""
+    (folder / "plugins").mkdir(parents=True)
+    for library in plugins.iterdir():
+        if not library.name.startswith("rabbitmq_") or library.name.startswith("rabbitmq_prelaunch"):
+            (folder / "plugins" / library.name).symlink_to(library)
+    return f'RABBITMQ_HOME="{folder}"\n'
+
+
 def environment(folder: Path, name: str, port: int, distribution: int, epmd: int) -> dict[str, str]:
     """Return the whole environment of a node, of its epmd and of rabbitmqctl against it.
 
@@ -58,7 +75,7 @@ def environment(folder: Path, name: str, port: int, distribution: int, epmd: int
         "ALLOW_INPUT": 1,
         "CONFIG_FILE": folder / "rabbitmq.conf",
         "CONFIG_FILES": folder / "conf.d" / "*.conf",
-        "CONF_ENV_FILE": "/dev/null",
+        "CONF_ENV_FILE": folder / "rabbitmq-env.conf",
         "CTL_DIST_PORT_MAX": PORTS.stop - 1,
         "CTL_DIST_PORT_MIN": PORTS.start,
         "CTL_ERL_ARGS": loopback,

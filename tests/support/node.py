@@ -203,6 +203,7 @@ class PrivateNode:
         self._guard = processes.start_guard(folder)
         (folder / "rabbitmq.conf").write_text(self._config + "\n", encoding="utf-8")
         (folder / "advanced.config").write_text(self._advanced + "\n", encoding="utf-8")
+        (folder / "rabbitmq-env.conf").write_text(erlang.link_libraries(folder / "home"), encoding="utf-8")
         (folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
         cookie = folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16), encoding="ascii")
