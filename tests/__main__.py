@@ -14,7 +14,7 @@ from pathlib import Path
 
 # Alike in length, the longest first.
 LETTERS = (
-    "b", "p", "fa[!u]", "[ehk]", "l[ae]", "[mr]", "lo", "s[ht]", "faults.py", "[stw][!ht]", "[ad]", "[cf][!a]",
+    "b", "r", "p", "fa[!u]", "[ehk]", "[stw][!ht]", "l[ae]", "lo", "s[ht]", "faults.py", "[adm]", "[cf][!a]",
     "faults_",
 )
 PARTS = tuple(f"test_{letters}*" for letters in LETTERS)
