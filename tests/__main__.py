@@ -14,8 +14,8 @@ from pathlib import Path
 
 # Alike in length, the longest first.
 LETTERS = (
-    "b", "r", "p", "fa[!u]", "[ehk]", "[stw][!ht]", "l[ae]", "lo", "s[ht]", "faults.py", "[adm]", "[cf][!a]",
-    "faults_",
+    "b", "rec", "p", "fa[!u]", "[ehk]", "[stw][!ht]", "l[ae]", "lo", "s[ht]", "faults.py", "[adm]", "[cf][!a]",
+    "faults_", "re[ap]",
 )
 PARTS = tuple(f"test_{letters}*" for letters in LETTERS)
 

@@ -38,7 +38,7 @@ class FaultsCase(unittest.TestCase):
 class FaultsTest(FaultsCase):
     def test_no_job_is_lost_and_none_runs_twice_whatever_fails(self) -> None:
         self.assertEqual({fault.kind for fault in EACH_KIND}, set(KINDS))
-        folder = self.run_faults(EACH_KIND, 47, nodes=1, jobs=30)
+        folder = self.run_faults(EACH_KIND, 47, nodes=1, jobs=12)
         events = (folder / "events.jsonl").read_text()
         for what in ("client killed", "worker killed", "broker killed", "broker shut down", "alarm over",
                      "pybit down over", "pybit slow over", "reachable", "cut", "forget"):
