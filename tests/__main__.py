@@ -5,19 +5,34 @@ Each part is a process with a RabbitMQ node of its own. What a part printed is s
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import BinaryIO
 
+AT_ONCE = 8  # parts
 # Alike in length, the longest first.
 LETTERS = (
     "b", "rec", "p", "fa[!u]", "[ehk]", "[stw][!ht]", "l[ae]", "lo", "s[ht]", "faults.py", "[adm]", "[cf][!a]",
     "faults_", "re[ap]",
 )
 PARTS = tuple(f"test_{letters}*" for letters in LETTERS)
+
+Part = tuple[str, BinaryIO, "subprocess.Popen[bytes]"]
+
+
+def start(part: str, folder: Path) -> Part:
+    """Start the tests whose files have names like ``part``; return it with its output and its process."""
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the part
+    command = [sys.executable, "-m", "unittest", "discover", "-v", "-c", "-p", part]
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+    )
+    return part, output, process
 
 
 def main() -> int:
@@ -28,18 +43,15 @@ def main() -> int:
     if sorted(covered) != sorted(files):
         print(f"the parts do not cover each file once: {sorted(files ^ set(covered))}", file=sys.stderr)
         return 1
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # many hundred processes of rbit are about to start
     began = time.monotonic()
-    processes = []
-    for part in PARTS:
-        output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the part
-        command = [sys.executable, "-m", "unittest", "discover", "-v", "-c", "-p", part]
-        process = subprocess.Popen(
-            command, cwd=here.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
-        processes.append((part, output, process))
+    waiting = list(PARTS)
+    processes: list[Part] = []
     failed = []
     try:
-        while processes:
+        while waiting or processes:
+            while waiting and len(processes) < AT_ONCE:
+                processes.append(start(waiting.pop(0), here.parent))
             time.sleep(0.2)
             for part, output, process in [entry for entry in processes if entry[2].poll() is not None]:
                 processes.remove((part, output, process))

@@ -62,9 +62,10 @@ class LedgerTest(unittest.TestCase):
     """Two complete runs of job x, at c1 from 100 to 105 and at c2 from 110 to 112, with this and that known."""
 
     def ledger(self, *events: Event, log: Log | None = None, runs: Sequence[Run] = (),
-               statuses: Sequence[str] = ("Done",), connected: Sequence[float] = (90,)) -> ledger.Ledger:
+               statuses: Sequence[str] = ("Done",), connected: Sequence[float] = (90,),
+               closed: Sequence[float] = ()) -> ledger.Ledger:
         submitted = Event(99, "submitted", {"job": "x", "request": 1})
-        logs = {"c1": ClientLog({"x": log or Log(published=[101], held=[101])}, list(connected))}
+        logs = {"c1": ClientLog({"x": log or Log(published=[101], held=[101])}, list(connected), list(closed))}
         both = [Run("x", "c1", 7, 100, 105, "end"), Run("x", "c2", 8, 110, 112, "end")]
         return ledger.make(
             Evidence([submitted, *events], logs, ttl=8), list(runs) or both, {1: list(statuses)}, {"q": 0}
@@ -136,6 +137,15 @@ class LedgerTest(unittest.TestCase):
         self.assert_excepted(self.ledger(Event(101.2, "cut", {"client": "c1"})), "handover")
         for at, client in ((101.4, "c1"), (101.2, "c2")):
             self.assertTrue(self.ledger(Event(at, "cut", {"client": client})).failures)
+
+    def test_connection_that_a_cluster_closed_explains_only_while_a_node_of_it_is_down(self) -> None:
+        log = Log(published=[101], again=[104], held=[104])
+        down = Event(98, "broker killed", {"node": "a", "before": 97.9})
+        up = Event(103, "broker started", {"node": "a"})
+        self.assert_excepted(self.ledger(down, up, log=log, closed=[102]), "handover")
+        other = Event(101.9, "broker started", {"node": "a"})
+        for events, closed in (((down, up), []), ((down, up), [104.5]), ((down, other), [102]), ((up,), [102])):
+            self.assertTrue(self.ledger(*events, log=log, closed=closed).failures, (events, closed))
 
     def test_lost_original_and_its_lease_may_each_be_run_but_no_third_message(self) -> None:
         runs = [Run("x", "c1", 7, 100), Run("x", "c2", 8, 103, 105, "end"), Run("x", "c1", 9, 108, 109, "end")]

@@ -227,7 +227,7 @@ class KeptJobTest(BrokerCase):
     def test_keeper_that_a_job_stops_again_and_again_is_replaced(self) -> None:
         rbit = self.start(
             "shell!read what; [ $what = next ] || setsid sh -c \"while :; do kill -STOP $PPID; done\" &", "stop",
-            "next\n", change="tree.GRACE = tree.MARGIN = keeper.PATIENCE = 0.5")
+            "next\n", change="tree.GRACE = tree.MARGIN = keeper.PATIENCE = 0.5", timeout=5)
         rbit.wait_for_line("message #2: Done", 60)
         rbit.wait(60)
         self.assertEqual(rbit.left_over(), [])

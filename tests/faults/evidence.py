@@ -17,6 +17,7 @@ from tests.faults.record import Event, Run
 
 FORGETS = 1.0  # seconds before its SIGKILL in which a broker may forget an ack that it has taken
 ON_ITS_WAY = 0.3  # seconds that an ack may take to the broker, or a message from there
+DOWN = {"broker killed", "broker shut down"}
 BREAKS = {"cut", "forget", "unreachable"}  # what ends connections of one client
 LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ (\S+ (?:message|job) \S+): (.*)")
 SAID = {
@@ -28,6 +29,7 @@ SAID = {
 }
 TAKEN = re.compile(r"taken( once more)?$")
 CONNECTED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connected (again )?to RabbitMQ")
+CLOSED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connection to RabbitMQ lost: INTERNAL_ERROR")
 
 
 @dataclass
@@ -44,10 +46,11 @@ class Log:
 
 @dataclass
 class ClientLog:
-    """What a client's log says: of each job, and when it was connected."""
+    """What a client's log says: of each job, when it was connected, and when a broker in trouble ended that."""
 
     jobs: dict[str, Log] = field(default_factory=lambda: defaultdict(Log))
     connected: list[float] = field(default_factory=list)
+    closed: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ def read_log(path: Path) -> ClientLog:
             found.connected.append(seconds(made[1]))
             if not made[2]:  # a new process
                 taken.clear()
+        if closed := CLOSED.match(line):
+            found.closed.append(seconds(closed[1]))
         match = LINE.match(line)
         if match is None:
             continue
@@ -168,9 +173,23 @@ class Evidence:
 
     def _breaks(self, client: str) -> list[Event]:
         """Return what ended connections of a client, with all that was on its way."""
-        of_all = {"broker killed", "broker shut down"}
         mine = [event for event in self.events if event.what in BREAKS and event.facts["client"] in {client, "*"}]
-        return mine + [event for event in self.events if event.what in of_all]
+        # A node that is asked for a queue of one that is down says so and closes the connection.
+        closed = [
+            Event(at, "closed by what is left of the cluster", {"client": client})
+            for at in self.logs.get(client, ClientLog()).closed
+            if any(begin <= at <= end for begin, end in self._without_a_node())
+        ]
+        return mine + [event for event in self.events if event.what in DOWN] + closed
+
+    def _without_a_node(self) -> list[tuple[float, float]]:
+        """Return when a node of the broker was down: from and to."""
+        found = []
+        for down in [event for event in self.events if event.what in DOWN]:
+            up = [event.at for event in self.events if event.what == "broker started" and event.at >= down.at
+                  and event.facts["node"] == down.facts.get("node")]
+            found.append((down.facts["before"], min(up, default=down.at)))
+        return found
 
     def _acked(self, run: Run) -> list[float]:
         """Returns when a run's client acknowledged its message on a connection that was there."""
