@@ -264,13 +264,15 @@ class Client:
         for job in self._claims.forget():
             log.warning("%s: its message did not come again; another client has it", job)
         idle = not self._events and not any(slot.job for slot in self._slots)
-        worked_off = self._once and self._link.connection is not None and self._rota.is_done(self._is_full)
+        worked_off = self._once and self._sources.ready and self._rota.is_done(self._is_full)
         if not idle or not (self._obeyed or worked_off):
             self._leave_by = None
             return False
         # A copy may be on its way, or a message that is to be settled when it comes again.
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LAST_WAIT
+            if lost := [str(job) for job in self._claims.jobs if job.delivery.lost]:
+                log.info("waiting up to %g s for the messages of %s to come again", LAST_WAIT, ", ".join(lost))
             self._claims.search_anew(once_more=True)
         over = not self._claims.unsettled or time.monotonic() >= self._leave_by
         return over or (self._obeyed > 1 and not self._settlement.needs_time)

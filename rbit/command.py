@@ -54,7 +54,7 @@ def parser() -> Parser:
         "--list-failed and --retry-failed; 70 a fault in rbit; 74 standard output cannot be written; 77 "
         "RabbitMQ refused the user, the password or the virtual host; 78 mistakes in CONFIG.",
     )
-    made.add_argument("config", metavar="CONFIG", help="the INI file; see rbit.ini.example")
+    made.add_argument("config", metavar="CONFIG", help="the INI file; the README describes it")
     made.add_argument(
         "--poll-time", type=seconds, metavar="SECONDS", help="seconds between polls (polling_time, else 60)"
     )
@@ -109,10 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*error.mistakes, sep="\n", file=sys.stderr)
         return errors.EXIT_CONFIG
     except errors.BrokerRefused as error:
-        print(f"rbit: {error}", file=sys.stderr)
+        tell(error)
         return errors.EXIT_REFUSED
     except errors.BrokerUnreachable as error:
-        print(f"rbit: {error}", file=sys.stderr)
+        tell(error)
         return errors.EXIT_UNAVAILABLE
     except Exception:  # a fault of rbit's own: the one place that shows a traceback
         log.exception("rbit failed")
@@ -149,6 +149,13 @@ def reporter_for(settings: Config) -> Reporter | None:
     from rbit.web import Web  # noqa: PLC0415
 
     return Reporter(Web(settings.pybit, settings.client.name).put)
+
+
+def tell(error: Exception) -> None:
+    """Prints why rbit ends to standard error; a log that the INI file has set up gets it too."""
+    print(f"rbit: {error}", file=sys.stderr)
+    if log.hasHandlers() and not any(isinstance(handler, Output) for handler in logging.getLogger().handlers):
+        log.critical("%s", error)
 
 
 def say(lines: Sequence[str]) -> int:

@@ -164,11 +164,12 @@ def lines(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def fitted(reason: str, width: int) -> str:
-    """Returns a reason that fits a width; of one that is too long the beginning and the end."""
+    """Returns a reason that fits a width; of one that is too long the end, and the beginning if there is room."""
     if len(reason) <= width:
         return reason
-    end = max(0, width - BEGINNING - 5)
-    return f"{reason[:BEGINNING]} ... {reason[len(reason) - end :]}"
+    beginning = f"{reason[:BEGINNING]} " if width >= 2 * BEGINNING else ""
+    end = max(0, width - len(beginning) - len("... "))
+    return f"{beginning}... {reason[len(reason) - end :]}"
 
 
 def header(delivery: Delivery, name: str) -> object:

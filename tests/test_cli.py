@@ -15,6 +15,13 @@ from tests.test_loop import JOBS, ran
 
 NO_BROKER = {"host": "127.0.0.1", "port": 9}
 
+LOGGING = (
+    "\n[loggers]\nkeys = root\n[handlers]\nkeys = file\n[formatters]\nkeys = plain\n"
+    "[logger_root]\nlevel = INFO\nhandlers = file\n"
+    "[handler_file]\nclass = FileHandler\nformatter = plain\nargs = ('log.txt',)\n"
+    "[formatter_plain]\nformat = %(levelname)s|%(message)s\n"
+)
+
 
 class CommandTest(BrokerCase):
     def run_rbit(self, text: str | None, *arguments: str, **files: str) -> RbitProcess:
@@ -174,16 +181,19 @@ class CommandTest(BrokerCase):
     def test_logging_sections_are_applied(self) -> None:
         queue = self.queue_name()
         self.publish(queue, "x")
-        text = self.ini({queue: {"runner": "python!jobs:record"}}) + (
-            "\n[loggers]\nkeys = root\n[handlers]\nkeys = file\n[formatters]\nkeys = plain\n"
-            "[logger_root]\nlevel = INFO\nhandlers = file\n"
-            "[handler_file]\nclass = FileHandler\nformatter = plain\nargs = ('log.txt',)\n"
-            "[formatter_plain]\nformat = %(levelname)s|%(message)s\n"
-        )
+        text = self.ini({queue: {"runner": "python!jobs:record"}}) + LOGGING
         rbit = self.run_rbit(text, "--once")
         self.assertEqual(self.status, 0, rbit.output)
         self.assertEqual(rbit.stdout_lines, [])
         self.assertRegex((rbit.folder / "log.txt").read_text(), re.compile(r"^INFO\|.*message #1: Done$", re.M))
+
+    def test_reason_for_which_rbit_ends_is_also_in_a_log_of_its_own(self) -> None:
+        text = self.ini({}, amqp={"password": "wrong"}) + LOGGING
+        rbit = self.run_rbit(text, "--once")
+        self.assertEqual(self.status, 77, rbit.output)
+        said = [line.removeprefix("rbit: ") for line in rbit.stderr_lines]
+        self.assertEqual(len(said), 1, rbit.output)
+        self.assertIn(f"CRITICAL|{said[0]}\n", (rbit.folder / "log.txt").read_text())
 
     def test_mistake_in_a_logging_section_exits_78_with_one_line(self) -> None:
         text = self.ini({}) + (

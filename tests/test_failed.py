@@ -96,6 +96,9 @@ class FailedTest(BrokerCase):
         row = self.list(environment={"COLUMNS": "100"})[1]
         self.assertRegex(row, "exit status 1: File jobs ... x+ FileNotFoundError: it$")
         self.assertEqual(len(row), 100)
+        row = self.list(environment={"COLUMNS": "80"})[1]
+        self.assertRegex(row, r"  \.\.\. FileNotFoundError: it$|  \.\.\. .*x FileNotFoundError: it$")
+        self.assertEqual(len(row), 80)
 
     def test_thousands_are_listed_and_keep_their_order_in_either_type_of_queue(self) -> None:
         for kind in ("classic", "quorum"):

@@ -188,6 +188,14 @@ class LostConnectionTest(BrokerCase):
         (first.folder / "one").touch()
         self.assertEqual(first.stop(), 0)
 
+    def test_client_that_is_to_run_once_waits_for_its_name_too(self) -> None:
+        first = self.start("gate", self.queue_name())
+        first.wait_for_line("_jobs was missing and is created")  # it has the name
+        second = self.start("gate", self.queue_name("second"), "--once")
+        second.wait_for_line("another client named bob-villa is connected to RabbitMQ, or its lost")
+        self.assertEqual(first.stop(), 0)
+        self.assertEqual(second.wait(), 0, second.output)
+
     def test_name_of_a_client_whose_host_is_gone_is_free_for_the_next_one(self) -> None:
         first = self.start("gate", self.queue_name())
         first.wait_for_line("_jobs was missing and is created")  # it has the name
