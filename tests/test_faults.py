@@ -95,6 +95,9 @@ class LedgerTest(unittest.TestCase):
         for what, client in (("cut", "c1"), ("forget", "c1"), ("unreachable", "*")):
             self.assert_excepted(self.ledger(Event(102, what, {"client": client}), log=log), "young")
         self.assert_excepted(self.ledger(Event(102, "broker shut down", {"before": 101.9}), log=log), "young")
+        for before, at in ((99.8, 100.1), (109.9, 111)):  # at some moment of it
+            self.assert_excepted(self.ledger(Event(at, "broker shut down", {"before": before}), log=log), "young")
+        self.assertTrue(self.ledger(Event(111, "broker shut down", {"before": 110.1}), log=log).failures)
         self.assertTrue(self.ledger(log=log).failures, "its connection was there")
         for at, client in ((98.9, "c1"), (110.1, "c1"), (102, "c2")):
             self.assertTrue(self.ledger(Event(at, "cut", {"client": client}), log=log).failures, (at, client))

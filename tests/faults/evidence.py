@@ -98,6 +98,11 @@ def seconds(moment: str) -> float:
     return datetime.datetime.strptime(moment, "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
+def begin_of(event: Event) -> float:
+    """Return when an event began: a broker takes its time to end, and connections break at any moment of it."""
+    return float(event.facts.get("before", event.at))
+
+
 class Evidence:
     """All that is known.
 
@@ -164,7 +169,7 @@ class Evidence:
         # A message or an ack may be on its way when a connection breaks.
         until = held[0] + (ON_ITS_WAY if not again else 0.0) if held else extra.start
         for event in [*self._events("client killed", run.client), *self._breaks(run.client)]:
-            if taken - ON_ITS_WAY <= event.at <= until:
+            if begin_of(event) <= until and taken - ON_ITS_WAY <= event.at:
                 why = "killed" if event.what == "client killed" else "handover" if held else "young"
                 first = f", its first lease held at {held[0]:.3f}" if held else ""
                 shown_by = f"{run.client}: {event.what} at {event.at:.3f}, its message taken at {taken:.3f}{first}"
@@ -197,7 +202,7 @@ class Evidence:
         return [
             at for at in self.log(run).acked
             if run.start <= at and not any(
-                event.at <= at + ON_ITS_WAY and not any(event.at < made <= at for made in connected)
+                begin_of(event) <= at + ON_ITS_WAY and not any(event.at < made <= at for made in connected)
                 for event in self._breaks(run.client)
             )
         ]
