@@ -91,6 +91,7 @@ class Claims:
             job.lease_at = min(job.lease_at, time.monotonic())  # nobody knows how old it is
             if number and not job.lease:  # the original was not acknowledged, so it comes again, for sure
                 self._surplus.expect(job.identity, REMEMBERED if job.is_named else self._mistaken)
+                job.doubles_at = 0.0 if job.is_named else time.monotonic() + self._mistaken
         job.delivery, job.lease, job.looked = delivery, number, 0
         job.searched, job.search_at = 0, 0.0
         delivery.body = job.message.body  # one of the two is enough
@@ -109,6 +110,19 @@ class Claims:
             return None
         certain = token is None and seconds <= self._mistaken
         return Extra(Settled(delivery.source.name, None if certain else key), key, seconds)
+
+    def passed(self, queue: str, delivery: Delivery | None) -> None:
+        """Notes what stood at the head of a runner's queue, None if it was empty.
+
+        An original without a name that is not there, though the broker has put it back by now, is another
+        client's: it is expected no more, for a message that is just like it may come.
+        """
+        now = time.monotonic()
+        for job in self.jobs:
+            back = 0 < job.doubles_at <= now and job.message.queue == queue
+            if back and (delivery is None or not is_of(job, delivery)):
+                job.doubles_at = 0.0
+                self._surplus.forget(job.identity)
 
     def expect(self, extra: Extra) -> None:
         """Notes that a message which is one too many was not acknowledged, and comes again."""
@@ -171,19 +185,29 @@ class Claims:
                 job.awaited = False  # it was taken away; the delivery that is there will do
             elif job.search_at <= now:
                 leased = job.lease and now < job.lease_ends
-                if lost and not leased and job.searched in AT_SEARCH and job.looked < ORIGIN_SEARCHES:
+                budget = job.searched in AT_SEARCH and job.looked < ORIGIN_SEARCHES
+                if lost and not leased and (budget or self._is_last_look(job, now)):
                     job.looked += 1
                     origins[job.message.queue] = None
                 if job.leases:
                     leases[own_queues(self._name, job.message.queue)["lease"]] = None
                 job.searched += 1
                 job.search_at = now + min(LONGEST_SEARCH, doubled(FIRST_SEARCH, job.searched))
+                if self._last_looks and now < (back := job.lost_at + self._mistaken):
+                    job.search_at = min(job.search_at, back)
         return [*origins, *leases]
 
     def looked_at(self, queue: str) -> None:
-        """Notes that a queue was searched to the end."""
+        """Notes that a queue was searched to the end, or to the first message that belongs to no job here."""
+        for job in self.jobs:
+            if job.message.queue == queue:
+                job.looked_at = time.monotonic()
         if self._last_looks:
             self._doubted.pop(queue, None)
+
+    def _is_last_look(self, job: Job, now: float) -> bool:
+        """Whether a stop is to look for a message once more, as the broker has put it back by now."""
+        return self._last_looks and job.looked_at < job.lost_at + self._mistaken <= now
 
     def search_anew(self, once_more: bool = False) -> None:
         """Has every lost delivery looked for as if it had just been lost; for a new connection.
@@ -199,7 +223,7 @@ class Claims:
                 job.looked = min(job.looked, ORIGIN_SEARCHES - 1)
 
     def forget(self) -> list[Job]:
-        """Drops ended jobs whose message another client must have got, and returns them."""
+        """Drops jobs that do not run and whose message another client must have got, and returns them."""
         now = time.monotonic()
         dropped = [job for job in self.jobs if self._is_elsewhere(job, now)]
         for job in dropped:
@@ -207,11 +231,12 @@ class Claims:
         return dropped
 
     def _is_elsewhere(self, job: Job, now: float) -> bool:
-        if not (job.ended_at and job.lost_at and job.delivery.lost and not job.copy):
+        if not (job.lost_at and job.delivery.lost and not job.copy):
             return False
-        if self._last_looks and job.searched and not job.leases:
-            # The broker has found the lost connection by now, and what it put back was looked for.
-            return now > job.lost_at + self._mistaken
+        if not job.ended_at:  # it has waited for a lease that is over, and was never begun
+            return job.leases > 0 and not job.begun and now > job.lease_ends
+        if self._last_looks and not job.leases:
+            return job.looked_at > job.lost_at + self._mistaken
         return now > max(job.ended_at, job.lost_at) + REMEMBERED
 
 

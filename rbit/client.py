@@ -210,6 +210,8 @@ class Client:
     def _get(self, name: str) -> Delivery | None:
         delivery = self._sources.get(name)
         self._claims.doubt(self._sources.doubtful())
+        if name in self._sections and (delivery is not None or not self._sources.refused):
+            self._claims.passed(name, delivery)
         return delivery
 
     def _may_take(self) -> bool:
@@ -261,21 +263,30 @@ class Client:
 
     def _may_leave(self) -> bool:
         """Whether there is nothing left to wait for."""
+        if self._events:
+            return False
         for job in self._claims.forget():
-            log.warning("%s: its message did not come again; another client has it", job)
-        idle = not self._events and not any(slot.job for slot in self._slots)
+            log.warning("%s: its message did not come again; another client has it, or takes it next", job)
+            for slot in self._slots:
+                if slot.job is job:
+                    slot.job = None
+                    self._rota.ask_again()
+        idle = not any(slot.job for slot in self._slots)
         worked_off = self._once and self._sources.ready and self._rota.is_done(self._is_full)
         if not idle or not (self._obeyed or worked_off):
             self._leave_by = None
             return False
         # A copy may be on its way, or a message that is to be settled when it comes again.
+        begins = self._leave_by is None
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LAST_WAIT
-            if lost := [str(job) for job in self._claims.jobs if job.delivery.lost]:
-                log.info("waiting up to %g s for the messages of %s to come again", LAST_WAIT, ", ".join(lost))
             self._claims.search_anew(once_more=True)
         over = not self._claims.unsettled or time.monotonic() >= self._leave_by
-        return over or (self._obeyed > 1 and not self._settlement.needs_time)
+        if over or (self._obeyed > 1 and not self._settlement.needs_time):
+            return True
+        if begins and (lost := [str(job) for job in self._claims.jobs if job.delivery.lost]):
+            log.info("waiting up to %g s for the messages of %s to come again", LAST_WAIT, ", ".join(lost))
+        return False
 
     def _leave(self) -> None:
         """Ends all threads and processes, and gives back what is not settled."""

@@ -77,6 +77,8 @@ class Job:
         self.searched = 0  # how often its message was looked for since the delivery was lost
         self.search_at = 0.0  # time.monotonic() of the next look
         self.looked = 0  # how often in the queue of its runner, where others stand too
+        self.looked_at = 0.0  # time.monotonic() when that was done last
+        self.doubles_at = 0.0  # time.monotonic() by which its unnamed original is back, if it is to come again
         self.is_request = False  # whether the body is a build request, which names a job of PyBit's
         self.ended_at = 0.0  # time.monotonic(); 0.0 while it runs
         name = printable(delivery.properties.message_id or f"#{number}")

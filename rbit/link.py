@@ -43,6 +43,7 @@ class Link:
         self._why = ""  # the last attempt failed
         self._refused = False  # whether the broker refused us since the last connection
         self._made_at = 0.0  # time.monotonic()
+        self._lost_at = 0.0  # time.monotonic()
         self._try_at = 0.0
         self._give_up_at: float | None = time.monotonic() + amqp.connect_timeout  # None after the first
 
@@ -74,7 +75,8 @@ class Link:
     def lost(self, error: ConnectionLost) -> None:
         """Notes that the connection broke; ``tend`` makes a new one."""
         self.close()
-        if time.monotonic() - self._made_at > LONGEST_WAIT:
+        self._lost_at = time.monotonic()
+        if self._lost_at - self._made_at > LONGEST_WAIT:
             self._failures = 0
         self._schedule()
         # One that breaks again and again is said ever more rarely, and so is the next one that is made.
@@ -148,6 +150,9 @@ class Link:
         elif isinstance(error, BrokerRefused) and not self._refused:
             self._refused = True
             log.error("%s; running jobs go on, and rbit goes on trying", error)
+        elif not self._said and time.monotonic() > self._lost_at + LONGEST_WAIT:
+            self._said = True  # that one was no hiccup like those before it
+            log.warning("no connection to RabbitMQ since %g s: %s; running jobs go on", LONGEST_WAIT, error)
         else:
             log.debug("%s", error)
 

@@ -33,6 +33,10 @@ class Surplus:
         while len(self._once) > MOST:
             del self._once[next(iter(self._once))]
 
+    def forget(self, key: Hashable) -> None:
+        """Notes that nothing with this key is expected any more."""
+        self._once.pop(key, None)
+
     def renew(self, key: Hashable) -> None:
         """Counts the time of what is expected with this key from now on."""
         entries = self._once.pop(key, [])

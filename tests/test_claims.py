@@ -12,6 +12,7 @@ from rbit.broker import Connection, Delivery, Queue
 from rbit.claims import Claims
 from rbit.config import RunnerSettings
 from rbit.job import Job
+from rbit.message import Settled
 from rbit.runners import make
 from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
@@ -330,14 +331,54 @@ class ClaimsTest(BrokerCase):
         self.publish(self.queue, "a")
         job = self.job(self.get())
         self.lose()
-        self.asked(1)
-        job.ended_at = time.monotonic()
-        time.sleep(0.6)  # it is back by now
-        self.assertEqual(self.claims.forget(), [])
-        self.claims.search_anew(once_more=True)
-        self.assertEqual(self.claims.forget(), [], "before it was looked for")
         self.assertEqual(self.asked(1), [self.queue])
+        self.claims.looked_at(self.queue)
+        job.ended_at = time.monotonic()
+        self.claims.search_anew(once_more=True)
+        self.assertEqual(self.asked(2), [self.queue])
+        self.claims.looked_at(self.queue)
+        self.assertLessEqual(job.search_at, job.lost_at + 0.5, "the next look is when it is back")
+        time.sleep(0.6)
+        self.assertEqual(self.claims.forget(), [], "not looked for since it is back")
+        self.assertEqual(self.asked(1), [self.queue])
+        self.assertEqual(self.claims.forget(), [], "that look failed")
+        self.assertEqual(self.asked(1), [self.queue])
+        self.claims.looked_at(self.queue)
         self.assertEqual(self.claims.forget(), [job])
+
+    def test_job_that_waits_for_its_first_lease_is_given_up_when_that_is_over(self) -> None:
+        self.publish(self.queue, "a")
+        job = self.job(self.get())
+        job.leases, job.awaited, job.lease_ends = 1, True, time.monotonic() + 60
+        self.lose()
+        self.asked(3)
+        self.assertEqual(self.claims.forget(), [])
+        job.lease_ends = 0.0
+        job.begun = True
+        self.assertEqual(self.claims.forget(), [])
+        job.begun = False
+        self.assertEqual(self.claims.forget(), [job])
+
+    def is_absorbed(self, passed: bool) -> bool:
+        """Have a job lose its unnamed original to another client; return whether one like it is absorbed later."""
+        self.claims = Claims("bob-villa", 0.2)
+        self.publish(self.queue, "a")
+        job = self.job(self.get())
+        self.lose()
+        self.get().ack(Settled(self.queue, None))  # another client's
+        self.give_lease(job)
+        self.claims.passed(self.queue, None)  # too early: it may not be back
+        time.sleep(0.3)
+        if passed:
+            self.claims.passed(self.queue, None)
+        self.publish(self.queue, "a")
+        return self.claims.absorbs(self.redelivered()) is not None
+
+    def test_original_without_a_name_that_is_not_back_in_time_is_expected_no_more(self) -> None:
+        self.assertFalse(self.is_absorbed(passed=True))
+
+    def test_original_without_a_name_is_expected_as_long_as_nobody_could_look(self) -> None:
+        self.assertTrue(self.is_absorbed(passed=False))
 
     def test_stop_waits_for_the_lease_of_an_ended_job(self) -> None:
         self.claims = Claims("bob-villa", 0.5)

@@ -63,9 +63,10 @@ class LedgerTest(unittest.TestCase):
 
     def ledger(self, *events: Event, log: Log | None = None, runs: Sequence[Run] = (),
                statuses: Sequence[str] = ("Done",), connected: Sequence[float] = (90,),
-               closed: Sequence[float] = ()) -> ledger.Ledger:
+               lost: Sequence[float] = (), closed: Sequence[float] = ()) -> ledger.Ledger:
         submitted = Event(99, "submitted", {"job": "x", "request": 1})
-        logs = {"c1": ClientLog({"x": log or Log(published=[101], held=[101])}, list(connected), list(closed))}
+        jobs = {"x": log or Log(published=[101], held=[101])}
+        logs = {"c1": ClientLog(jobs, list(connected), [*lost, *closed], list(closed))}
         both = [Run("x", "c1", 7, 100, 105, "end"), Run("x", "c2", 8, 110, 112, "end")]
         return ledger.make(
             Evidence([submitted, *events], logs, ttl=8), list(runs) or both, {1: list(statuses)}, {"q": 0}
@@ -94,11 +95,19 @@ class LedgerTest(unittest.TestCase):
         log = Log(published=[101])
         for what, client in (("cut", "c1"), ("forget", "c1"), ("unreachable", "*")):
             self.assert_excepted(self.ledger(Event(102, what, {"client": client}), log=log), "young")
-        self.assert_excepted(self.ledger(Event(102, "broker shut down", {"before": 101.9}), log=log), "young")
+        down = Event(102, "broker shut down", {"before": 101.9})
+        self.assert_excepted(self.ledger(down, log=log, lost=[102]), "young")
+        for lost in ([], [101.8], [117.1]):
+            self.assertTrue(self.ledger(down, log=log, lost=lost).failures, "it was connected to another node")
         for before, at in ((99.8, 100.1), (109.9, 111)):  # at some moment of it
-            self.assert_excepted(self.ledger(Event(at, "broker shut down", {"before": before}), log=log), "young")
-        self.assertTrue(self.ledger(Event(111, "broker shut down", {"before": 110.1}), log=log).failures)
+            down = Event(at, "broker shut down", {"before": before})
+            self.assert_excepted(self.ledger(down, log=log, lost=[at]), "young")
+        down = Event(111, "broker shut down", {"before": 110.1})
+        self.assertTrue(self.ledger(down, log=log, lost=[111]).failures)
         self.assertTrue(self.ledger(log=log).failures, "its connection was there")
+        acked = Log(acked=[105.1])
+        self.assert_excepted(self.ledger(Event(105.3, "cut", {"client": "c1"}), log=acked), "young")
+        self.assertTrue(self.ledger(Event(106, "cut", {"client": "c1"}), log=acked).failures, "after its ack")
         for at, client in ((98.9, "c1"), (110.1, "c1"), (102, "c2")):
             self.assertTrue(self.ledger(Event(at, "cut", {"client": client}), log=log).failures, (at, client))
 

@@ -29,7 +29,8 @@ SAID = {
 }
 TAKEN = re.compile(r"taken( once more)?$")
 CONNECTED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connected (again )?to RabbitMQ")
-CLOSED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connection to RabbitMQ lost: INTERNAL_ERROR")
+LOST = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connection to RabbitMQ lost: (INTERNAL_ERROR)?")
+FOUND = 15.0  # seconds, at the most, until a client finds that its connection is dead
 
 
 @dataclass
@@ -46,10 +47,15 @@ class Log:
 
 @dataclass
 class ClientLog:
-    """What a client's log says: of each job, when it was connected, and when a broker in trouble ended that."""
+    """What a client's log says: of each job, and when it had or lost connections.
+
+    Attributes:
+        closed: when it lost one because a broker in trouble had closed it.
+    """
 
     jobs: dict[str, Log] = field(default_factory=lambda: defaultdict(Log))
     connected: list[float] = field(default_factory=list)
+    lost: list[float] = field(default_factory=list)
     closed: list[float] = field(default_factory=list)
 
 
@@ -71,9 +77,11 @@ def read_log(path: Path) -> ClientLog:
         if made := CONNECTED.match(line):
             found.connected.append(seconds(made[1]))
             if not made[2]:  # a new process
-                taken.clear()
-        if closed := CLOSED.match(line):
-            found.closed.append(seconds(closed[1]))
+                for known in (jobs, taken, begun):
+                    known.clear()
+        if lost := LOST.match(line):
+            found.lost.append(seconds(lost[1]))
+            found.closed += found.lost[-1:] if lost[2] else []
         match = LINE.match(line)
         if match is None:
             continue
@@ -167,7 +175,8 @@ class Evidence:
         again = [at for at in self.log(run).again if held and run.start <= at <= held[0]]
         taken = max([at for at in self.log(run).taken if at <= run.start], default=run.start)
         # A message or an ack may be on its way when a connection breaks.
-        until = held[0] + (ON_ITS_WAY if not again else 0.0) if held else extra.start
+        settled = [at + ON_ITS_WAY for at in self._acked(run)]
+        until = held[0] + (ON_ITS_WAY if not again else 0.0) if held else min([*settled, extra.start])
         for event in [*self._events("client killed", run.client), *self._breaks(run.client)]:
             if begin_of(event) <= until and taken - ON_ITS_WAY <= event.at:
                 why = "killed" if event.what == "client killed" else "handover" if held else "young"
@@ -185,7 +194,13 @@ class Evidence:
             for at in self.logs.get(client, ClientLog()).closed
             if any(begin <= at <= end for begin, end in self._without_a_node())
         ]
-        return mine + [event for event in self.events if event.what in DOWN] + closed
+        return mine + [event for event in self.events if event.what in DOWN and self._felt(event, client)] + closed
+
+    def _felt(self, event: Event, client: str) -> bool:
+        """Return whether a client lost its connection when a broker went down, or ended and could not say so."""
+        ends = [end.at for what in ("client killed", "client ended") for end in self._events(what, client)]
+        lost = self.logs.get(client, ClientLog()).lost
+        return any(begin_of(event) <= at <= event.at + FOUND for at in lost + ends)
 
     def _without_a_node(self) -> list[tuple[float, float]]:
         """Return when a node of the broker was down: from and to."""
