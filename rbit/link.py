@@ -152,7 +152,7 @@ class Link:
             log.error("%s; running jobs go on, and rbit goes on trying", error)
         elif not self._said and time.monotonic() > self._lost_at + LONGEST_WAIT:
             self._said = True  # that one was no hiccup like those before it
-            log.warning("no connection to RabbitMQ since %g s: %s; running jobs go on", LONGEST_WAIT, error)
+            log.warning("no connection to RabbitMQ for %g s: %s; running jobs go on", LONGEST_WAIT, error)
         else:
             log.debug("%s", error)
 

@@ -7,15 +7,19 @@ import re
 import signal
 import time
 import unittest
+from unittest.mock import patch
 
 import pika.exceptions
 
+from rbit import link
 from rbit.errors import ConnectionLost
 from rbit.link import Link
 from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
+from tests.support.processes import free_port
 from tests.support.proxy import Proxy
 from tests.support.rbit_process import RbitProcess
+from tests.support.waiting import wait_until
 from tests.test_loop import JOBS, ran
 
 
@@ -40,6 +44,24 @@ class LinkTest(unittest.TestCase):
 
     def test_connection_is_tried_at_least_every_second_when_rbit_is_stopping(self) -> None:
         self.assertLessEqual(self.wait_after_ten(300.0, hurry=True), 1.0)
+
+    def test_outage_that_lasts_is_said_though_the_ones_before_it_were_short_and_many(self) -> None:
+        amqp = AmqpSettings((("127.0.0.1", None),), free_port(), "guest", "guest", "/", 30, 60.0, "classic")
+        made = Link(amqp, "test", 300.0)
+        made.hurry()
+        with patch.object(link, "LONGEST_WAIT", 0.5), self.assertLogs("rbit.client", "DEBUG") as logged:
+            made.tend()
+            wait_until(lambda: not made.tend() and logged.records, what="the first failure")
+            made._give_up_at = None  # it was connected meanwhile
+            made._made_at = time.monotonic() + 3600
+            for _ in range(2):
+                made.lost(ConnectionLost("cut"))
+            self.assertEqual(logged.records[-1].levelname, "DEBUG", "the third failure in a row")
+            wait_until(lambda: not made.tend() and logged.records[-1].levelname == "WARNING", what="the warning")
+            self.assertRegex(logged.output[-1], "no connection to RabbitMQ for 0.5 s: no answer from .*; running")
+            said = len(logged.records)
+            wait_until(lambda: not made.tend() and len(logged.records) > said, what="the next failure")
+            self.assertEqual(logged.records[-1].levelname, "DEBUG", "said once")
 
 
 class LostConnectionTest(BrokerCase):
