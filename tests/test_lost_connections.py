@@ -118,6 +118,7 @@ class LostConnectionTest(BrokerCase):
         self.wait_until(lambda: ran(rbit) == ["start one"], what="the job")
         self.proxy.cut()
         rbit.wait_for_line("message #1: its message came again; it is not run twice")
+        self.wait_until(lambda: self.depth(queue) == 1, what="the other message, which was looked at too")
         self.assertEqual(self.bodies(queue), [b"two"])
         (rbit.folder / "one").touch()
         self.assertEqual(rbit.stop(), 0)
