@@ -107,13 +107,13 @@ class _Stage:
         """Whether every job is done, no message left, and PyBit told."""
         done = {run.job for run in self.record.runs() if run.complete}
         submitted = self.submitted()
-        if submitted.keys() - done or sum(self.left().values()):
+        if submitted.keys() - done:
             return False
         requests = [request for request in submitted.values() if request is not None]
-        if all("Done" in dict(self.web.history(request)) for request in requests):
-            return True
+        told = all("Done" in dict(self.web.history(request)) for request in requests)
         # A status may have gone with its client; then there is nothing to wait for but what is on its way.
-        return time.time() > self.record.events("drain")[0].at + STATUS_BOUND
+        over = time.time() > self.record.events("drain")[0].at + STATUS_BOUND
+        return (told or over) and not sum(self.left().values())
 
     def attend(self, until: float) -> None:
         """Start clients again that ended by themselves, up to a time of time.monotonic()."""
