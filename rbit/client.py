@@ -17,18 +17,19 @@ from functools import partial
 
 from rbit.broker import Connection, Delivery
 from rbit.errors import ConnectionLost, DeliveryLost
+from rbit.feed import Feed
 from rbit.job import Job, Outcome
 from rbit.link import Link
 from rbit.message import GOOD, WAITING
 from rbit.presence import Presence
 from rbit.publisher import Publisher
+from rbit.pump import Pump
 from rbit.rota import Rota
 from rbit.runners import Runner
 from rbit.settings import Config, RunnerSettings
 from rbit.settlement import Settlement
 from rbit.slot import Slot
 from rbit.sources import Sources
-from rbit.status import Reporter
 from rbit.stop import PATIENCE, StopSignals
 from rbit.tree import Forest
 
@@ -38,6 +39,7 @@ SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
 MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at once
+MOST_ENDED = 10  # jobs of a queue whose last status is on its way to RabbitMQ
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
 
 
@@ -49,12 +51,12 @@ class Client:
         runners: the runner of each queue, by its name.
         poll_time: seconds between two polls.
         once: whether to stop when nothing more can run now.
-        reporter: tells PyBit, once it is started here; None without ``[pybit]``.
+        pump: tells PyBit, once it is started here; None without ``[pybit]``.
     """
 
     def __init__(
         self, config: Config, runners: Mapping[str, Runner], poll_time: float, once: bool = False,
-        reporter: Reporter | None = None,
+        pump: Pump | None = None,
     ) -> None:
         self._sections: dict[str, RunnerSettings] = {section.queue: section for section in config.runners}
         self._runners = runners
@@ -63,10 +65,12 @@ class Client:
         name = f"rbit {config.client.name}"
         self._link = Link(config.amqp, name, config.client.lease_ttl)
         self._publisher = Publisher(config.amqp, f"{name} (publisher)")
-        self._reporter = reporter
+        self._pump = pump
+        quorum = config.amqp.queue_type == "quorum"
+        self._feed = Feed(config.client.name, self._publisher, pump.wake if pump else None, quorum)
         forest = Forest()
         self._slots = [
-            Slot(number + 1, forest, self._reporter, self._post_end, config.client.max_jobs_per_worker)
+            Slot(number + 1, forest, self._post_end, config.client.max_jobs_per_worker)
             for number in range(config.client.concurrency)
         ]
         self._events: deque[Callable[[], None]] = deque()
@@ -93,7 +97,7 @@ class Client:
         Errors, before the first connection only: BrokerRefused, BrokerUnreachable.
         """
         self._stop.install()
-        for thread in (self._publisher, self._reporter, *self._slots):
+        for thread in (self._publisher, self._pump, *self._slots):
             if thread is not None:
                 thread.start()
         try:
@@ -221,7 +225,9 @@ class Client:
     def _is_full(self, name: str) -> bool:
         section = self._sections[self._sources.origin(name)]
         jobs = [job for job in self._claims.jobs if job.section is section]
-        if any(job.ended_at and job.copy for job in jobs):
+        ended = [job for job in jobs if job.ended_at]
+        copies = any(job.copy or (job.fate and job.fate.copy and not job.copied) for job in ended)
+        if copies or sum(job.updates.pending for job in ended) >= MOST_ENDED:
             return True  # under an alarm, or its ended jobs would pile up
         return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
 
@@ -232,7 +238,8 @@ class Client:
     def _begin(self, delivery: Delivery) -> None:
         """Has a free slot work off a message."""
         section = self._sections[delivery.queue]
-        job = Job(delivery, section, self._runners[delivery.queue], next(self._numbers))
+        runner = self._runners[delivery.queue]
+        job = Job(delivery, section, runner, next(self._numbers), self._feed)
         log.debug("%s: taken%s", job, " once more" if delivery.redelivered else "")
         slot = next(slot for slot in self._slots if slot.job is None)
         slot.job = job
@@ -294,20 +301,20 @@ class Client:
             if slot.job:  # only when the loop itself failed
                 self._end_now(slot, slot.job, Outcome(WAITING, "rbit failed"))
             slot.close()
-        self._publisher.close()
         for slot in self._slots:
             slot.join()
-        if self._claims.jobs:
-            self._publisher.join(PATIENCE)
+        for job in self._claims.jobs:
+            if job.fate and job.fate.copy and not job.copied:
+                job.updates.finish(WAITING, "rbit was stopped", False, lambda: None)
+        self._publisher.close()
+        self._publisher.join(PATIENCE)
         while self._events:  # copies that were confirmed meanwhile
             self._events.popleft()()
         self._settlement.settle_at_last()
         for job in self._claims.jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)
-            if job.fate and job.fate.copy and not job.copied:
-                job.updates.finish(WAITING, "rbit was stopped")
-        if self._reporter is not None:
-            self._reporter.close(LAST_WAIT)
+        if self._pump is not None:
+            self._pump.close(LAST_WAIT)
         self._stop.hurry()
         self._link.close()
         log.info("stopped")

@@ -16,8 +16,8 @@ from rbit.logs import Output
 
 if TYPE_CHECKING:
     from rbit.config import Config
+    from rbit.pump import Pump
     from rbit.runners import Runner
-    from rbit.status import Reporter
 
 log = logging.getLogger("rbit")
 
@@ -136,19 +136,19 @@ def run(options: argparse.Namespace) -> int:
     start_logging(settings, options.debug)
     poll_time = options.poll_time or settings.client.polling_time
     announce(settings, made, poll_time)
-    client = Client(settings, made, poll_time, options.once, reporter_for(settings))
+    client = Client(settings, made, poll_time, options.once, pump_for(settings))
     client.run()
     return errors.EXIT_JOBS_FAILED if options.once and not client.all_good else errors.EXIT_OK
 
 
-def reporter_for(settings: Config) -> Reporter | None:
+def pump_for(settings: Config) -> Pump | None:
     """Returns what tells PyBit, not started; None without ``[pybit]``, which needs no HTTP either."""
     if settings.pybit is None:
         return None
-    from rbit.status import Reporter  # noqa: PLC0415
+    from rbit.pump import Pump  # noqa: PLC0415
     from rbit.web import Web  # noqa: PLC0415
 
-    return Reporter(Web(settings.pybit, settings.client.name).put)
+    return Pump(settings.amqp, settings.client.name, Web(settings.pybit, settings.client.name))
 
 
 def tell(error: Exception) -> None:

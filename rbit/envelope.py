@@ -18,8 +18,8 @@ from rbit.message import Properties
 
 PERSISTENT = 2  # delivery_mode
 PREFIX = "x-rbit-"  # of the headers that rbit writes
-JOB, LEASE, ATTEMPT, COPY, KEPT, LEFT_OUT = (
-    PREFIX + name for name in ("job", "lease", "attempt", "copy", "kept", "left-out")
+JOB, LEASE, ATTEMPT, COPY, KEPT, LEFT_OUT, LOCAL = (
+    PREFIX + name for name in ("job", "lease", "attempt", "copy", "kept", "left-out", "local")
 )
 DEATHS = frozenset(
     {f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")}
@@ -138,6 +138,7 @@ def copy(properties: Properties, ttl: float | None = None, **own: Any) -> Proper
     headers = properties.headers or {}
     plain = {name: value for name, value in headers.items() if not is_own(name)}
     own.setdefault("left_out", headers.get(LEFT_OUT))
+    own.setdefault("local", is_local(properties) or None)
     kept = headers.get(KEPT)
     if not isinstance(kept, dict):
         kept = {name: value for name in HARMFUL if (value := getattr(properties, name)) is not None}
@@ -168,6 +169,11 @@ def anew(properties: Properties, attempt: int, ttl: float | None = None) -> Prop
         ttl: as of ``copy``.
     """
     return copy(properties, ttl, attempt=attempt if attempt > 1 else None, copy=secrets.token_hex(8))
+
+
+def is_local(properties: Properties) -> bool:
+    """Whether a build request did not come from PyBit, which is not asked or told of it then."""
+    return (properties.headers or {}).get(LOCAL) is True
 
 
 def is_own(name: str | bytes) -> bool:

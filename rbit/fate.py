@@ -47,33 +47,34 @@ class Fates:
         status, why, limit = outcome.status, outcome.why, section.max_attempts
         if status == WAITING:
             # Not back: a quorum queue drops what is put back again and again.
-            return self._again(job, status, why, job.attempt, PAUSE) if outcome.pause else self._back(job)
+            return self._again(job, status, why, job.attempt, PAUSE) if outcome.later else self._back(job)
         if status == BLOCKED:
             if not 0 < limit <= job.attempt:
                 return self._again(job, status, why, job.attempt + 1)
             status, why = FAILED, f"Blocked in each of {job.attempt} attempts: {why}"
-        if status == FAILED and section.on_failure == "requeue" and not 0 < limit <= job.attempt:
+        again = section.on_failure == "requeue" and not outcome.for_good
+        if status == FAILED and again and not 0 < limit <= job.attempt:
             later = f"attempt {job.attempt} failed, tried again in {section.retry_delay:g} s: {why}"
             return self._again(job, WAITING, later, job.attempt + 1)
         if status == FAILED and outcome.status == FAILED and job.attempt > 1:
             why = f"in attempt {job.attempt}: {why}"
         if status == FAILED and section.on_failure != "discard":
-            return Fate(status, why, self._parked(job, section, status, why))
-        return Fate(status, why)
+            return Fate(status, why, True, self._parked(job, section, status, why))
+        return Fate(status, why, True)
 
     def _back(self, job: Job) -> Fate:
         assert job.outcome is not None
         if not job.lease:
-            return Fate(WAITING, job.outcome.why, back=True)
+            return Fate(WAITING, job.outcome.why, False, back=True)
         # Put back, a lease would wait in its queue until its time is over.
         properties = envelope.anew(job.properties, job.attempt)
-        return Fate(WAITING, job.outcome.why, (job.message.queue, properties, None))
+        return Fate(WAITING, job.outcome.why, False, (job.message.queue, properties, None))
 
     def _again(self, job: Job, status: str, why: str, attempt: int, longest: float = math.inf) -> Fate:
         queue = job.message.queue
         name = own_queues(self._name, queue)["retry"]
         properties = envelope.anew(job.properties, attempt, min(longest, job.section.retry_delay))
-        return Fate(status, why, (name, properties, returning(name, queue, self._quorum, expires=False)))
+        return Fate(status, why, False, (name, properties, returning(name, queue, self._quorum, expires=False)))
 
     def _parked(self, job: Job, section: RunnerSettings, status: str, why: str) -> tuple[str, Properties, Form]:
         assert job.outcome is not None

@@ -15,12 +15,14 @@ from rbit.broker import Delivery, Form
 from rbit.decode import Facts
 from rbit.envelope import Identity
 from rbit.errors import BodyRefused
+from rbit.feed import Feed
 from rbit.message import Message, Properties
 from rbit.process import Outcome
 from rbit.publisher import Copy
 from rbit.runners import Runner
 from rbit.settings import RunnerSettings
-from rbit.status import Reporter, Updates
+from rbit.status import Updates
+from rbit.update import Update
 
 __all__ = ["Fate", "Job", "Outcome"]
 
@@ -31,6 +33,7 @@ class Fate:
 
     Attributes:
         status, why: what is reported of its job.
+        final: whether no further run follows.
         copy: the queue and the properties of the copy that must be confirmed before the message is
             acknowledged, and the form of that queue if it is one of rbit's own; None: no copy.
         back: whether the message itself is put back instead of acknowledged.
@@ -38,6 +41,7 @@ class Fate:
 
     status: str
     why: str
+    final: bool
     copy: tuple[str, Properties, Form | None] | None = None
     back: bool = False
 
@@ -50,9 +54,12 @@ class Job:
         section: the settings of its queue.
         runner: says what to run.
         number: counts this client's jobs; names the job when the message has no name.
+        feed: what its statuses are published through.
     """
 
-    def __init__(self, delivery: Delivery, section: RunnerSettings, runner: Runner, number: int) -> None:
+    def __init__(
+        self, delivery: Delivery, section: RunnerSettings, runner: Runner, number: int, feed: Feed
+    ) -> None:
         self.delivery = delivery
         self.section = section
         self.runner = runner
@@ -81,8 +88,13 @@ class Job:
         self.doubles_at = 0.0  # time.monotonic() by which its unnamed original is back, if it is to come again
         self.is_request = False  # whether the body is a build request, which names a job of PyBit's
         self.ended_at = 0.0  # time.monotonic(); 0.0 while it runs
-        name = printable(delivery.properties.message_id or f"#{number}")
-        self.updates = Updates(f"{delivery.queue} message {name}", None, None)
+        self.is_local = envelope.is_local(delivery.properties)  # PyBit knows nothing of it
+        named = delivery.properties.message_id
+        self.updates = Updates(
+            f"{delivery.queue} message {printable(named or f'#{number}')}",
+            Update(None, delivery.queue, feed.client, "", "", 0.0, tag.attempt), named or None, feed.publish,
+            to_pybit=feed.to_pybit and not self.is_local,
+        )
 
     def __str__(self) -> str:
         return self.updates.label
@@ -97,7 +109,7 @@ class Job:
         """Whether no other message can have the same identity: it has a message id or names a job of PyBit's."""
         return self.is_request or self.identity.is_named
 
-    def check(self, reporter: Reporter | None) -> Facts | None:
+    def check(self) -> Facts | None:
         """Checks the body and returns the names in its build request, if it is one.
 
         Errors: BodyRefused when the body must not reach a job.
@@ -111,7 +123,7 @@ class Job:
             facts = None
         if facts is not None:
             self.is_request = True
-            self.updates = Updates(f"{self.message.queue} job {facts.job}", facts.job, reporter)
+            self.updates.name(f"{self.message.queue} job {facts.job}", facts.job)
         return facts
 
 

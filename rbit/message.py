@@ -24,6 +24,7 @@ CANCELLED = "Cancelled"
 STATUSES = frozenset({WAITING, BUILDING, DONE, UPLOADED, FAILED, BLOCKED, CANCELLED})
 FINAL = frozenset({DONE, UPLOADED, FAILED, BLOCKED, CANCELLED})
 GOOD = frozenset({DONE, UPLOADED})
+OUTAGES = frozenset({502, 503, 504})  # HTTP status codes that say that PyBit cannot be reached
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Settled:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a status that was sent to PyBit.
+    """What came of a call to PyBit.
 
     Attributes:
         code: the HTTP status code; None when no answer came in time.
@@ -74,6 +75,14 @@ class Answer:
 
     code: int | None
     words: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of PyBit's history of a job: a status, and the job's present client; None where there is none."""
+
+    status: str | None
+    client: str | None
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,20 @@ class Outcome:
         status: a final status; Waiting when it was not done and its message is to be given back.
         why: in words; may be ''.
         traceback: of a Python job that raised; else ''.
+        later: whether its message is tried again later, as the same attempt, instead of being given back.
         pause: whether its queue is to be left alone until the next poll.
+        for_good: whether another run would end the same.
+        skipped: whether it was not run, for PyBit knows better; then PyBit is not told of it.
         exit_status: of a command; negative for a signal; None when there is none.
     """
 
     status: str
     why: str = ""
     traceback: str = field(default="", repr=False)
+    later: bool = False
     pause: bool = False
+    for_good: bool = False
+    skipped: bool = False
     exit_status: int | None = None
 
 

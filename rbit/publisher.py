@@ -1,4 +1,4 @@
-"""Copies of messages are published here, in a thread with a connection of its own.
+"""Copies of messages, and statuses, are published here, in a thread with a connection of its own.
 
 Under a broker's alarm a publish hangs inside pika, and nothing else may hang with it: heartbeats, acks and
 a stop go on. Knows nothing of jobs: whoever hands over a copy says what to do when it is confirmed.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rbit import envelope, steps
-from rbit.broker import Form, Outlet
+from rbit.broker import Form, Outlet, Topic
 from rbit.errors import BrokerError, ConnectionLost, PublishFailed
 from rbit.message import Properties
 from rbit.output import visible
@@ -29,25 +29,31 @@ BLOCKED = 600.0  # seconds that a publish may hang under an alarm before it is t
 
 @dataclass(eq=False)
 class Copy:
-    """A message to be published to a queue.
+    """A message to be published.
 
     Attributes:
-        queue: where to.
+        queue: where to; for an exchange, the routing key.
         body, properties: what.
         done: called once, in the publisher's thread: with True when the broker has confirmed the copy,
             with False when it was given up. Not called after a ``cancel`` that returned True.
-        form: of the queue, if it is one of rbit's own, to be made when it is missing.
+        form: of the queue or the exchange, if it is one of rbit's own, to be made when it is missing.
         whole: whether it is given up if its headers do not fit a frame; else it goes without the largest.
         too_large: whether it was given up for that.
+        exchange: where to, if not to a queue.
+        mandatory: whether a queue must take it.
+        optional: whether it is given up when the broker refuses it.
     """
 
     queue: str
     body: bytes = field(repr=False)
     properties: Properties = field(repr=False)
     done: Callable[[bool], None] = field(repr=False)
-    form: Form | None = None
+    form: Form | Topic | None = None
     whole: bool = False
     too_large: bool = False
+    exchange: str = ""
+    mandatory: bool = True
+    optional: bool = False
     failures: int = 0  # in a row
     due: float = 0.0  # time.monotonic() of the next try
     sent: bool = False  # the broker may have it
@@ -55,6 +61,11 @@ class Copy:
     cancelled: bool = False
     awaited: bool = True  # whether ``done`` is to be called
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def where(self) -> str:
+        """Where it goes to, in words."""
+        return f"the exchange {self.exchange}" if self.exchange else f"the queue {self.queue}"
 
     def cancel(self) -> bool:
         """Gives it up; returns whether it is sure that the broker never has it. Any thread may call it."""
@@ -94,7 +105,7 @@ class Publisher(threading.Thread):
         self._blocked = blocked
         self._new: queue.SimpleQueue[Copy | None] = queue.SimpleQueue()
         self._waiting: list[Copy] = []
-        self._failures: dict[str, int] = {}  # of copies for a queue, in a row
+        self._failures: dict[str, int] = {}  # of copies for a queue or an exchange, in a row
         self._outlet: Outlet | None = None
         self._alarm = False  # whether the log has that the broker takes no copies
 
@@ -149,9 +160,9 @@ class Publisher(threading.Thread):
             self._failed(copy, error)
             return False
         except Exception as error:  # noqa: BLE001 - the thread must go on, whatever the properties hold
-            self._failed(copy, BrokerError(f"{copy.queue}: {error!r}"))
+            self._failed(copy, BrokerError(f"{copy.where}: {error!r}"))
             return False
-        self._failures.pop(copy.queue, None)
+        self._failures.pop(copy.where, None)
         return True
 
     def _send(self, copy: Copy, outlet: Outlet) -> bool:
@@ -170,7 +181,7 @@ class Publisher(threading.Thread):
             return False
         steps.reached("copy about to be published")
         try:
-            outlet.publish(copy.queue, copy.body, properties)
+            outlet.publish(copy.queue, copy.body, properties, copy.exchange, copy.mandatory)
         except PublishFailed as error:
             if error.refused:
                 copy.refuse()
@@ -178,8 +189,7 @@ class Publisher(threading.Thread):
         steps.reached("copy confirmed")
         if left_out:
             log.warning(
-                "a copy for the queue %s goes without headers that do not fit a frame: %s",
-                copy.queue, visible(left_out),
+                "a copy for %s goes without headers that do not fit a frame: %s", copy.where, visible(left_out)
             )
         return True
 
@@ -200,10 +210,12 @@ class Publisher(threading.Thread):
             self._drop()
         copy.failures += 1
         copy.due = time.monotonic() + wait_after(copy.failures)
-        self._failures[copy.queue] = failures = self._failures.get(copy.queue, 0) + 1
+        copy.cancelled = copy.cancelled or (copy.optional and isinstance(error, PublishFailed) and error.refused)
+        self._failures[copy.where] = failures = self._failures.get(copy.where, 0) + 1
         if worth_saying(failures):
             why = "the connection broke" if isinstance(error, ConnectionLost) else "RabbitMQ did not take it"
-            log.warning("a copy for the queue %s is tried again, as %s: %s", copy.queue, why, error)
+            what = "given up" if copy.cancelled else "tried again"
+            log.warning("a copy for %s is %s, as %s: %s", copy.where, what, why, error)
 
     def _drop(self) -> None:
         if self._outlet is not None:

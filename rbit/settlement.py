@@ -28,6 +28,7 @@ from rbit.sources import Sources
 log = logging.getLogger("rbit.client")
 
 MISTAKEN = 4  # heartbeats; a broker notices a lost connection within three
+TELLING = 3.0  # seconds that a hurried stop waits for the statuses of a job that has ended
 
 Event = Callable[[], None]
 
@@ -103,14 +104,16 @@ class Settlement:
         """Reports the outcome of a job, and settles its message as soon as that can be done."""
         job.ended_at = time.monotonic()
         job.fate = fate = self._fates.decide(job)
-        if job.outcome is not None and job.outcome.pause:
+        assert job.outcome is not None
+        if job.outcome.pause:
             self._rota.hold(job.message.queue)
         if job.copy is not None and job.copy.cancel():  # a lease that it does not need any more
             job.copy = None
+        job.updates.to_pybit = job.updates.to_pybit and not job.outcome.skipped
         if fate.status != WAITING or job.updates.last is not None:
-            job.updates.finish(fate.status, fate.why)
+            job.updates.finish(fate.status, fate.why, fate.final, partial(self._post_told, job))
         else:
-            log.error("%s: not run: %s", job, fate.why)
+            log.log(logging.INFO if job.outcome.skipped else logging.ERROR, "%s: not run: %s", job, fate.why)
         self.settle(job)
 
     def settle_all(self) -> None:
@@ -124,13 +127,18 @@ class Settlement:
             fate = job.fate
             if fate is not None and not fate.back and (fate.copy is None or job.copied):
                 job.copy, job.awaited = None, False
-                self.settle(job)
+                self.settle(job, at_last=True)
 
-    def settle(self, job: Job) -> None:
-        """Acknowledges or gives back the message of an ended job, after the copy that it needs."""
+    def settle(self, job: Job, at_last: bool = False) -> None:
+        """Acknowledges or gives back the message of an ended job, after its statuses and the copy that it needs.
+
+        Arguments:
+            job: the job.
+            at_last: whether followers need not know of it any more. PyBit must: it is rather run again.
+        """
         fate = job.fate
         assert fate is not None
-        if job.copy is not None or job.awaited:
+        if job.copy is not None or job.awaited or (job.updates.owed if at_last else job.updates.pending):
             return
         if fate.back and job.lease:  # a lease was on its way when it ended, and has come
             job.fate = fate = self._fates.decide(job)
@@ -155,6 +163,14 @@ class Settlement:
             log.debug("%s: its message is acknowledged", job)
         steps.reached("settled")
         self.claims.settled(job, fate.back)
+
+    def _post_told(self, job: Job) -> None:
+        self._post(partial(self._told, job))
+
+    def _told(self, job: Job) -> None:
+        """Goes on with an ended job whose statuses are published."""
+        if job in self.claims.jobs:
+            self.settle(job)
 
     def _post_copied(self, job: Job, confirmed: bool) -> None:
         self._post(partial(self._copied, job, confirmed))
@@ -199,5 +215,7 @@ class Settlement:
 def needs_time(job: Job) -> bool:
     """Whether also a hurried stop waits for a job."""
     if job.copy is not None or job.copied or job.awaited:
+        return True
+    if job.updates.pending and time.monotonic() < job.ended_at + TELLING:
         return True
     return job.leases > 0 and job.fate is not None and job.fate.status != WAITING

@@ -21,7 +21,7 @@ from rbit.message import BUILDING, FAILED, WAITING
 from rbit.output import forget, visible
 from rbit.process import CommandProcess, Outcome, SetStatus, Sink, WorkerProcess
 from rbit.runners import Call, Command
-from rbit.status import Reporter, Updates
+from rbit.status import Updates
 from rbit.tree import Forest, Tree
 
 LONGEST_NAME = 255  # characters in the name of a status
@@ -36,19 +36,16 @@ class Slot(threading.Thread):
     Arguments:
         number: from 1; for the log.
         forest: where its processes are started.
-        reporter: tells PyBit; None without ``[pybit]``.
         done: called in the slot's thread with the job when it has an outcome and no process is left.
         worker_jobs: a worker is replaced after so many; 0: never.
     """
 
     def __init__(
-        self, number: int, forest: Forest, reporter: Reporter | None, done: Callable[[Job], None],
-        worker_jobs: int = 0,
+        self, number: int, forest: Forest, done: Callable[[Job], None], worker_jobs: int = 0
     ) -> None:
         super().__init__(name=f"slot-{number}", daemon=True)
         self.job: Job | None = None  # what it has to do; set and cleared by the main thread
         self._forest = forest
-        self._reporter = reporter
         self._done = done
         self._worker_jobs = worker_jobs
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -99,9 +96,9 @@ class Slot(threading.Thread):
         os.close(self._bell)
 
     def _work(self, job: Job) -> Outcome:
-        outcome = Outcome(WAITING, pause=True)
+        outcome = Outcome(WAITING, later=True, pause=True)
         try:
-            facts = job.check(self._reporter)
+            facts = job.check()
             plan = job.runner.prepare(job.message, facts)
             for _ in range(2):
                 try:
@@ -111,7 +108,7 @@ class Slot(threading.Thread):
                     return Outcome(FAILED, f"{error} as the command began; it may have run")
                 except (WorkerError, OSError) as error:  # no fault of this job
                     self._discard()
-                    return Outcome(WAITING, str(error), pause=True)
+                    return Outcome(WAITING, str(error), later=True, pause=True)
                 outcome = self._watch(job, process)
                 if process.started or self._verdict is not None:
                     return outcome
@@ -119,7 +116,7 @@ class Slot(threading.Thread):
                 self._discard()
         except RbitError as error:
             return Outcome(FAILED, str(error))
-        return Outcome(WAITING, f"no worker can be started: {outcome.why}", pause=True)
+        return Outcome(WAITING, f"no worker can be started: {outcome.why}", later=True, pause=True)
 
     def _start(self, job: Job, plan: Call | Command) -> CommandProcess | WorkerProcess:
         """Starts a process for a job. Errors: CommandRefused for this job; WorkerError for all jobs."""

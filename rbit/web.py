@@ -1,15 +1,17 @@
-"""One status, sent to PyBit's web front-end over HTTP.
+"""PyBit's web front-end, over HTTP: a status is sent, the last one is asked for, the client is registered.
 
 The only importer of requests, and of urllib3, which comes with it. Knows nothing of queues of statuses or of
-retries. Runs in the reporter's thread.
+retries. Runs in threads that may wait; each has a ``Web`` of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -18,10 +20,15 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
 
 from rbit import __version__
-from rbit.message import Answer
+from rbit.message import OUTAGES, Answer, Entry
 from rbit.settings import PybitSettings
+
+OK = 200  # HTTP status code
+LONGEST = 1 << 20  # bytes of an answer that are read
+_of_thread = threading.local()  # ``timer`` limits the call that the thread is in
 
 MEANINGS = {
     400: "PyBit finds the update malformed",
@@ -54,34 +61,71 @@ class Web:
     def put(self, job: int, status: str) -> Answer:
         """Sends a status.
 
-        It takes no longer than the timeout to connect, and once more to answer; what follows the head of the
-        answer is not read. Only the configured address is contacted (by the environment's proxy, if it names
-        one): the ``web_host`` in a message comes from whoever can publish, and must not be sent the
-        password. Redirects are not followed for the same reason.
-
         Arguments:
             job: PyBit's id of the job.
             status: the name of the status.
         """
-        began = time.monotonic()
-        timeout = self._settings.timeout
+        form: dict[str, str | bytes] = {"status": status.encode(errors="replace"), "client": self._client}
+        return self._call("PUT", f"/job/{job}", self._settings.timeout, form)[0]
+
+    def last(self, job: int, timeout: float | None = None) -> tuple[Answer, Entry | None]:
+        """Asks for the last status of a job; None for it when the answer is none.
+
+        Arguments:
+            job: PyBit's id of the job.
+            timeout: seconds, as in the settings; None: those.
+        """
+        answer, text = self._call("GET", f"/job/{job}/status", timeout or self._settings.timeout)
+        if answer.code != OK:
+            return answer, None
         try:
-            answer = self._session.put(
-                f"{self._settings.url}/job/{job}",
-                data={"status": status.encode(errors="replace"), "client": self._client},
-                timeout=timeout,
-                allow_redirects=False,
-                stream=True,
+            row = (json.loads(text) or [{}])[-1]
+            entry = Entry(*(row.get(key) for key in ("status", "buildclient")))
+        except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
+            return Answer(None, "its answer makes no sense"), None
+        texts = all(value is None or isinstance(value, str) for value in (entry.status, entry.client))
+        return (answer, entry) if texts else (Answer(None, "its answer makes no sense"), None)
+
+    def register(self) -> bool:
+        """Makes the client's name known if PyBit does not list it; returns whether PyBit has answered."""
+        answer, text = self._call("GET", "/buildd", self._settings.timeout)
+        if answer.code != OK:
+            return answer.code is not None and answer.code not in OUTAGES
+        with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
+            if self._client not in [row.get("name") for row in json.loads(text)]:
+                self._call("PUT", "/buildd", self._settings.timeout, {"name": self._client.encode()})
+        return True
+
+    def _call(
+        self, method: str, path: str, timeout: float, form: Mapping[str, str | bytes] | None = None
+    ) -> tuple[Answer, bytes]:
+        """Calls; returns what came of it, and the text of the answer, which is not read for a form.
+
+        It takes no longer than the timeout to connect, and once more to answer. Only the configured address is
+        contacted (by the environment's proxy, if it names one): the ``web_host`` in a message comes from whoever
+        can publish, and must not be sent the password. Redirects are not followed for the same reason.
+        """
+        began = time.monotonic()
+        text = b""
+        try:
+            answer = self._session.request(
+                method, self._settings.url + path, data=form, timeout=timeout, allow_redirects=False, stream=True
             )
-        except requests.RequestException as error:
+            with contextlib.closing(answer):
+                if form is None and answer.status_code == OK:
+                    text = answer.raw.read(LONGEST, decode_content=True)
+        except (requests.RequestException, HTTPError, OSError) as error:
             late = time.monotonic() - began >= timeout
-            return Answer(None, f"no answer within {timeout:g} s" if late else f"no connection: {_cause(error)}")
-        answer.close()
-        place = _place(answer, job) if answer.is_redirect else None
+            words = f"no answer within {timeout:g} s" if late else f"no connection: {_cause(error)}"
+            return Answer(None, words), b""
+        finally:
+            if (timer := getattr(_of_thread, "timer", None)) is not None:
+                timer.cancel()
+        place = _place(answer, path) if answer.is_redirect else None
         if place:
-            return Answer(answer.status_code, f"the url in [pybit] redirects to {place!r}, put that there")
+            return Answer(answer.status_code, f"the url in [pybit] redirects to {place!r}, put that there"), b""
         other = "is the url in [pybit] right?" if answer.status_code >= 300 else ""
-        return Answer(answer.status_code, MEANINGS.get(answer.status_code, other))
+        return Answer(answer.status_code, MEANINGS.get(answer.status_code, other)), text
 
 
 def _cause(error: BaseException) -> str:
@@ -94,12 +138,12 @@ def _cause(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _place(answer: requests.Response, job: int) -> str | None:
+def _place(answer: requests.Response, path: str) -> str | None:
     """Where a redirect leads: what of it would stand in [pybit], and no secret; None when it makes no sense."""
     with contextlib.suppress(ValueError):
         parts = urlsplit(urljoin(answer.url, answer.headers["Location"]))
         host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path.removesuffix(f'/job/{job}')}"
+        return f"{parts.scheme}://{host}{parts.path.removesuffix(path)}"
     return None
 
 
@@ -123,17 +167,17 @@ def _hang_up(connected: socket.socket) -> None:
 
 
 class _Limited(HTTPConnection):
-    """Hangs up when the head of an answer is not whole in time: a socket's timeout begins anew with each byte."""
+    """Hangs up when an answer is not whole in time: a socket's timeout begins anew with each byte.
+
+    ``Web`` cancels that when it has read what it wants of it.
+    """
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
-        timer = threading.Timer(self.timeout or 0, _hang_up, (self.sock,))
+        _of_thread.timer = timer = threading.Timer(self.timeout or 0, _hang_up, (self.sock,))
         timer.daemon = True
         with contextlib.suppress(RuntimeError):  # no thread to be had: the socket's timeout must do
             timer.start()
-        try:
-            return super().getresponse(*args, **kwargs)
-        finally:
-            timer.cancel()
+        return super().getresponse(*args, **kwargs)
 
 
 class _LimitedTls(_Limited, HTTPSConnection):

@@ -5,9 +5,11 @@ nothing of jobs.
 """
 
 from rbit.broker.connection import Connection
-from rbit.broker.outlet import Form, Outlet, keeping, returning
-from rbit.broker.queue import Delivery, Queue, prepare_exchange
+from rbit.broker.forms import Form, Topic, keeping, of_type, returning
+from rbit.broker.outlet import Outlet
+from rbit.broker.queue import Delivery, Queue, is_missing, prepare_exchange
 
 __all__ = [
-    "Connection", "Delivery", "Form", "Outlet", "Queue", "keeping", "prepare_exchange", "returning",
+    "Connection", "Delivery", "Form", "Outlet", "Queue", "Topic", "is_missing", "keeping", "of_type",
+    "prepare_exchange", "returning",
 ]

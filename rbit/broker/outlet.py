@@ -1,4 +1,4 @@
-"""Publishing, with confirms, on a connection of its own; and the queues of rbit's own that it publishes to."""
+"""Publishing, with confirms, on a connection of its own; what is missing of rbit's own is made first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import pika
@@ -14,6 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, NackError, UnroutableError
 
 from rbit.broker.connection import open_connection, reason
+from rbit.broker.forms import Form, Topic, other_type
 from rbit.broker.queue import NOT_FOUND
 from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed
 from rbit.message import Properties
@@ -22,59 +23,6 @@ from rbit.settings import AmqpSettings
 log = logging.getLogger("rbit.broker")
 
 PRECONDITION_FAILED = 406  # reply code of AMQP 0-9-1
-EXPIRES = 7 * 24 * 3600  # seconds after which a lease queue goes that nobody has touched
-DELIVERIES = 1_000_000  # of one message of a quorum queue; RabbitMQ 4 would drop it after 20
-
-
-@dataclass(frozen=True)
-class Form:
-    """A durable queue of rbit's own, as it is made when it is missing.
-
-    Attributes:
-        name: the queue.
-        arguments: of its declaration.
-        returns: whether its messages go back to another queue. An existing queue must do so too, or what
-            is published to it never comes back; other differences are only worth a warning.
-    """
-
-    name: str
-    arguments: dict[str, Any] = field(hash=False)
-    returns: bool = False
-
-
-def returning(name: str, queue: str, quorum: bool, expires: bool) -> Form:
-    """Returns the form of a queue whose messages go to another queue when their time is over.
-
-    Arguments:
-        name: its name.
-        queue: where they go to.
-        quorum: whether it is a quorum queue. Dead-lettering on classic queues is safe only as long as the
-            node lives; on quorum queues it can be at-least-once, which needs reject-publish.
-        expires: whether it goes itself when nobody has touched it for long.
-    """
-    arguments: dict[str, Any] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}
-    if expires:
-        arguments["x-expires"] = EXPIRES * 1000
-    if quorum:
-        arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-    return Form(name, arguments | of_type(quorum), returns=True)
-
-
-def keeping(name: str, limit: int, quorum: bool) -> Form:
-    """Returns the form of a queue that keeps at most ``limit`` messages and drops the oldest."""
-    return Form(name, {"x-max-length": limit} | of_type(quorum))
-
-
-def of_type(quorum: bool) -> dict[str, Any]:
-    """Returns the arguments that make a quorum queue, or none."""
-    return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES} if quorum else {}
-
-
-def other_type(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of a queue that returns its messages, for the other type of queue."""
-    quorum = "x-queue-type" not in arguments
-    wanted = returning("", arguments["x-dead-letter-routing-key"], quorum, "x-expires" in arguments)
-    return wanted.arguments
 
 
 class Outlet:
@@ -97,7 +45,7 @@ class Outlet:
             lambda _, frame: on_alarm(str(frame.method.reason))
         )
         self._nowhere = f"rbit.probe.{secrets.token_hex(8)}"  # no queue has this name
-        self._there: set[str] = set()  # queues of rbit's own that are known to exist
+        self._there: set[str | tuple[str, str]] = set()  # what of rbit's own is known to exist
         try:
             self._channel = self._open()
         except (AMQPError, OSError) as error:
@@ -134,19 +82,53 @@ class Outlet:
         header = pika.frame.Header(0, 0, pika.BasicProperties(**asdict(properties)))
         return int(self._connection._impl.params.frame_max) - len(header.marshal())
 
-    def publish(self, queue: str, body: bytes, properties: Properties) -> None:
-        """Publishes to a queue and waits until the broker has it.
+    def publish(
+        self, key: str, body: bytes, properties: Properties, exchange: str = "", mandatory: bool = True
+    ) -> None:
+        """Publishes and waits until the broker has it.
+
+        Arguments:
+            key: the routing key: the name of a queue, for the default exchange.
+            body, properties: what.
+            exchange: where to.
+            mandatory: whether it is refused when no queue takes it; else it is thrown away then.
 
         Errors: PublishFailed when the broker refuses it or did not confirm; ConnectionLost when the
         connection broke, and then the broker may or may not have it.
         """
-        with translated(queue):
+        with translated(exchange or key):
             self._channel.basic_publish(
-                "", queue, body, pika.BasicProperties(**asdict(properties)), mandatory=True
+                exchange, key, body, pika.BasicProperties(**asdict(properties)), mandatory=mandatory
             )
 
-    def ensure(self, form: Form) -> None:
-        """Makes a queue of rbit's own when it is missing. Errors: PublishFailed, ConnectionLost."""
+    def ensure(self, form: Form | Topic) -> None:
+        """Makes what is missing of rbit's own. Errors: PublishFailed, ConnectionLost."""
+        if isinstance(form, Form):
+            self._ensure_queue(form)
+        elif (form.name, form.key) not in self._there:
+            self._ensure_topic(form)
+            self._there.add((form.name, form.key))
+
+    def _ensure_topic(self, form: Topic) -> None:
+        # Passively first: one that exists with other arguments will do.
+        with translated(form.name):
+            try:
+                self._declare_topic(form, passive=True)
+            except ChannelClosedByBroker as error:
+                if error.reply_code != NOT_FOUND:
+                    raise
+                self._declare_topic(form, passive=False)
+                log.info("exchange %s is created", form.name)
+        if form.queue is not None:
+            self._ensure_queue(form.queue)
+            with translated(form.queue.name), self._other_channel() as channel:
+                channel.queue_bind(form.queue.name, form.name, form.key)
+
+    def _declare_topic(self, form: Topic, passive: bool) -> None:
+        with self._other_channel() as channel:
+            channel.exchange_declare(form.name, "topic", passive=passive, durable=True)
+
+    def _ensure_queue(self, form: Form) -> None:
         if form.name in self._there:
             return
         # Passively first: any existing queue of the name will do.

@@ -1,0 +1,68 @@
+"""Has the statuses of jobs published to the exchange ``rbit.status``, from which PyBit gets them.
+
+Knows nothing of jobs. Used by any thread of the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rbit.broker import Form, Topic, of_type
+from rbit.publisher import Copy, Publisher
+from rbit.update import EXCHANGE, OWN_KEY, OWN_QUEUE, Update
+
+
+class Feed:
+    """What ``rbit.status.Updates`` publish through.
+
+    Arguments:
+        client: the client's name.
+        publisher: publishes.
+        arrived: called when the client's own queue has got an update, in the publisher's thread; None without
+            ``[pybit]``: then there is no such queue.
+        quorum: whether that is a quorum queue.
+
+    Attributes:
+        client: as given.
+    """
+
+    def __init__(
+        self, client: str, publisher: Publisher, arrived: Callable[[], None] | None, quorum: bool
+    ) -> None:
+        self.client = client
+        self._publisher = publisher
+        self._arrived = arrived
+        self._topic = Topic(EXCHANGE)
+        self._own = Topic(EXCHANGE, Form(OWN_QUEUE + client, of_type(quorum)), OWN_KEY + client)
+
+    @property
+    def to_pybit(self) -> bool:
+        """Whether PyBit is told of statuses."""
+        return self._arrived is not None
+
+    def publish(
+        self, update: Update, to_pybit: bool, answers: str | None, done: Callable[[bool], None]
+    ) -> None:
+        """Publishes an update; returns at once.
+
+        One that is for PyBit is tried until the broker has it. Another is given up when the broker refuses it, for
+        then there is nobody who could follow.
+
+        Arguments:
+            update: the status.
+            to_pybit: whether PyBit is to get it.
+            answers: the message id of its job's message, if that has one.
+            done: called when it is published (True) or given up because of a stop (False), in the
+                publisher's thread.
+        """
+
+        def settled(confirmed: bool) -> None:
+            done(confirmed)
+            if to_pybit and confirmed and self._arrived is not None:
+                self._arrived()
+
+        self._publisher.put(Copy(
+            update.key, update.body, update.properties(to_pybit, answers), settled,
+            form=self._own if to_pybit else self._topic, exchange=EXCHANGE, mandatory=to_pybit,
+            optional=not to_pybit,
+        ))
