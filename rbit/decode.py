@@ -282,3 +282,31 @@ def _gather(root: Any, step: Callable[[Any, str], Any]) -> Facts | None:
     except (AttributeError, KeyError):
         return None
     return None if None in names else Facts(*[*names, uri or ""])
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What a CancelRequest is about: the job's number at PyBit, and its build queue; '' for an incomplete one."""
+
+    job: int
+    queue: str
+
+
+def cancelled(body: bytes) -> Cancelled | None:
+    """Return what a CancelRequest is about; None for another object of PyBit's.
+
+    Raises:
+        BodyRefused: it is no object of PyBit's, or names no job.
+    """
+    request = decode(body)
+    if not isinstance(request, models.CancelRequest):
+        return None
+    job = getattr(getattr(request, "job", None), "id", None)
+    if job is None:
+        raise BodyRefused("the cancel request names no job")
+    try:
+        instance = request.job.packageinstance
+        parts = (instance.distribution, instance.arch, instance.suite, instance.format)
+        return Cancelled(job, "_".join(part.name for part in parts))
+    except AttributeError:
+        return Cancelled(job, "")

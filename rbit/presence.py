@@ -1,6 +1,7 @@
 """The client's name on the broker: an exclusive queue, so that no two clients share their leases.
 
-Used in the client's main thread.
+PyBit shows the client as active as long as it is there, and sends its commands to it. Used in the client's main
+thread.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from rbit.broker import Connection
+from rbit.broker import Connection, PrivateQueue, prepare_exchange
 from rbit.errors import NameTaken, QueueUnavailable
 
 log = logging.getLogger("rbit.client")
@@ -30,10 +31,12 @@ class Presence:
         self._held_once = False
         self._began = 0.0  # time.monotonic() when the connection was made
         self._try_at = 0.0
+        self._queue: PrivateQueue | None = None
 
     def begin(self) -> None:
         """Notes that there is a new connection."""
         self._began = self._try_at = time.monotonic()
+        self._queue = None
 
     def claim(self, connection: Connection) -> bool:
         """Returns whether the name is ours on this connection; it is asked for once a second.
@@ -43,24 +46,48 @@ class Presence:
         now = time.monotonic()
         if now < self._try_at:
             return False
+        if self._try_at == self._began:
+            prepare_exchange(connection)
         try:
-            connection.hold_name(self._name)
+            self._queue = PrivateQueue(connection, self._name)
+            self._queue.listen()
         except NameTaken as error:
-            if error.by_queue:
-                said = f"there is a queue named {self._name} on RabbitMQ, so no client can have this name"
-                advice = "please give it another one in [rbit]"
-            else:
-                said = f"another client named {self._name} is connected to RabbitMQ"
-                advice = "give each its own name in [rbit]"
-            if not self._held_once and (error.by_queue or now - self._began >= self._patience):
-                raise NameTaken(error.by_queue, f"{said}; {advice}") from error
-            if self._try_at == self._began:
-                guess = "" if error.by_queue else ", or its lost connection is not yet found"
-                time_left = "" if self._held_once else f" for {self._patience:g} s"
-                log.warning("%s%s; trying again%s", said, guess, time_left)
-            self._try_at = now + TRY_EVERY
+            self._taken(error, now)
             return False
         except QueueUnavailable as error:
-            log.warning("the broker refuses the queue %s, so no other client is kept from this name", error)
+            if self._queue is None:
+                what = "no other client is kept from this name, and"
+                log.warning("the broker refuses the queue %s, so %s no job can be cancelled", error, what)
+            else:
+                log.warning("the broker refuses to bind the queue %s, so no job can be cancelled", error)
         self._held_once = True
         return True
+
+    def commands(self, connection: Connection) -> list[bytes]:
+        """Returns the commands that have come, and takes the name again if only its queue is gone.
+
+        Errors: ConnectionLost.
+        """
+        if self._queue is None:
+            return []
+        if self._queue.lost and time.monotonic() >= self._try_at:
+            self._try_at = time.monotonic() + TRY_EVERY
+            log.warning("the queue %s is gone; it is made again", self._name)
+            self.claim(connection)
+        return self._queue.take()
+
+    def _taken(self, error: NameTaken, now: float) -> None:
+        """Has a taken name tried again. Errors: NameTaken, when it has been tried long enough."""
+        if error.by_queue:
+            said = f"there is a queue named {self._name} on RabbitMQ, so no client can have this name"
+            advice = "please give it another one in [rbit]"
+        else:
+            said = f"another client named {self._name} is connected to RabbitMQ"
+            advice = "give each its own name in [rbit]"
+        if not self._held_once and (error.by_queue or now - self._began >= self._patience):
+            raise NameTaken(error.by_queue, f"{said}; {advice}") from error
+        if self._try_at == self._began:
+            guess = "" if error.by_queue else ", or its lost connection is not yet found"
+            time_left = "" if self._held_once else f" for {self._patience:g} s"
+            log.warning("%s%s; trying again%s", said, guess, time_left)
+        self._try_at = now + TRY_EVERY

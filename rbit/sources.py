@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
-from rbit.broker import Connection, Delivery, Queue, prepare_exchange
+from rbit.broker import Connection, Delivery, Queue
 from rbit.errors import QueueUnavailable, QueueUnusable
 from rbit.message import Settled
 from rbit.repeats import worth_saying
@@ -59,7 +59,6 @@ class Sources:
         self._connection = connection
         self._queues = {name: Queue(connection, name) for name in self._names}
         self._rota.ask_again()
-        prepare_exchange(connection)
         for queue in list(self._queues.values()):
             try:
                 queue.prepare()

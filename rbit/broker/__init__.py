@@ -7,9 +7,10 @@ nothing of jobs.
 from rbit.broker.connection import Connection
 from rbit.broker.forms import Form, Topic, keeping, of_type, returning
 from rbit.broker.outlet import Outlet
+from rbit.broker.private import PrivateQueue, is_connected
 from rbit.broker.queue import Delivery, Queue, is_missing, prepare_exchange
 
 __all__ = [
-    "Connection", "Delivery", "Form", "Outlet", "Queue", "Topic", "is_missing", "keeping", "of_type",
+    "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Queue", "Topic", "is_connected", "is_missing", "keeping", "of_type",
     "prepare_exchange", "returning",
 ]

@@ -26,7 +26,6 @@ from rbit.errors import (
     BrokerRefused,
     BrokerUnreachable,
     ConnectionLost,
-    NameTaken,
     QueueUnavailable,
     QueueUnusable,
 )
@@ -37,7 +36,7 @@ ATTEMPT_OF_SEVERAL = 5.0  # seconds for one node of a cluster
 # What RabbitMQ says behind a refused virtual host when it is so for now only: too many connections, not started.
 FOR_NOW = re.compile(r"NOT_ALLOWED - (.* (?:is reached|is down))\b['\"]*$")
 # Reply codes of AMQP 0-9-1.
-ACCESS_REFUSED, RESOURCE_LOCKED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 405, 530, 540
+ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 530, 540
 
 
 def open_connection(
@@ -155,31 +154,6 @@ class Connection:
         """Opens a channel. Errors: ConnectionLost."""
         with self.translated():
             return self._connection.channel()
-
-    def hold_name(self, name: str) -> None:
-        """Makes an exclusive queue, which nobody else can have as long as this connection lives.
-
-        Errors: NameTaken when somebody has it; QueueUnavailable when we may not; ConnectionLost.
-        """
-        try:
-            with self.translated(name):
-                channel = self.channel()
-                channel.queue_declare(name, exclusive=True, auto_delete=True)
-                channel.close()
-        except QueueUnavailable as error:
-            cause = error.__cause__
-            if isinstance(cause, ChannelClosedByBroker) and cause.reply_code == RESOURCE_LOCKED:
-                raise NameTaken(self._has_plain_queue(name)) from error
-            raise
-
-    def _has_plain_queue(self, name: str) -> bool:
-        """Whether there is a queue of this name that is not somebody's own."""
-        try:
-            with self.translated(name):
-                self.channel().queue_declare(name, passive=True)
-        except QueueUnavailable:
-            return False
-        return True
 
     def close(self) -> None:
         """Closes the connection; what is unsettled on it goes back to its queue."""

@@ -1,0 +1,72 @@
+"""What is sent to the client's command queue: requests to cancel a job.
+
+Used in the client's main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from rbit import decode
+from rbit.cancels import Cancels
+from rbit.claims import Claims
+from rbit.errors import BodyRefused
+from rbit.feed import Feed
+from rbit.job import Job, Outcome, printable
+from rbit.message import CANCELLED
+from rbit.status import Updates
+from rbit.update import Update
+
+log = logging.getLogger("rbit.client")
+
+WHY = "cancelled by request"
+
+
+class Commands:
+    """Obeys commands.
+
+    Arguments:
+        claims: the jobs that are here.
+        cancels: remembers jobs that are not.
+        feed: what their last status is published through.
+        end: ends a job that has no outcome yet with the outcome that is given.
+    """
+
+    def __init__(
+        self, claims: Claims, cancels: Cancels, feed: Feed, end: Callable[[Job, Outcome], None]
+    ) -> None:
+        self._claims = claims
+        self._cancels = cancels
+        self._feed = feed
+        self._end = end
+
+    def obey(self, body: bytes) -> None:
+        """Does what a command says; what is none is logged and dropped."""
+        try:
+            request = decode.cancelled(body)
+        except BodyRefused as error:
+            log.warning("a message in the queue %s is no command and is dropped: %s", self._feed.client, error)
+            return
+        if request is None:
+            log.info("a command in the queue %s is none that rbit knows, and is dropped", self._feed.client)
+            return
+        label = f"{printable(request.queue) or 'a queue'} job {request.job}"
+        jobs = [job for job in self._claims.jobs if job.updates.job == request.job]
+        running = [job for job in jobs if job.outcome is None]
+        for job in running:
+            log.info("%s: is to be cancelled", job)
+            self._end(job, Outcome(CANCELLED, WHY))
+        if running or self._cancels.is_cancelled(request.job):
+            return
+        if self._cancels.has_ended(request.job):
+            log.info("%s: has ended before it could be cancelled", label)
+            return
+        # PyBit has it as Building until it is told. Its message may be in a queue, here or elsewhere.
+        log.info("%s: is not here; it is not run when its message comes", label)
+        self._cancels.add(request.job)
+        first = Update(request.job, request.queue, self._feed.client, "", "", 0.0)
+        updates = jobs[0].updates if jobs else Updates(
+            label, first, None, self._feed.publish, to_pybit=self._feed.to_pybit
+        )
+        updates.finish(CANCELLED, WHY, True, lambda: None)
