@@ -10,9 +10,10 @@ It talks over the seqpacket socket FD, one JSON object a packet:
 * ``{"spawn": [ARGUMENT, ...], "environment": {NAME: VALUE}}`` with file descriptors beside it, which
   become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or ``{"failed": WHY, "too long":
   BOOL}``, and later ``{"exited": PID, "status": WAIT STATUS}``.
-* ``{"end": SECONDS, "spare": PID or null}``: SIGTERM to all below it but PID (and what is started then, to
-  clean up), SIGKILL after SECONDS to what is left; answers ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing
-  is left. PID is not spared when what is left forks so fast that only the end of its whole group helps.
+* ``{"end": [[SIGNAL, SECONDS], ...], "spare": PID or null}``: each signal in turn to all below it but PID (and
+  what is started after the first, to clean up), SECONDS after each; then SIGKILL to what is left. Answers
+  ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing is left. PID is not spared when what is left forks so fast
+  that only the end of its whole group helps.
 
 When the socket closes, everything below it is killed and it exits: with 0 when nothing is left.
 """
@@ -29,8 +30,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
@@ -114,16 +115,21 @@ class Ending:
     """The end of a slot's processes, under way.
 
     Arguments:
-        grace: seconds from SIGTERM to SIGKILL.
+        ladder: signals, each with the seconds that are waited after it; then comes SIGKILL.
         spare: the id of a child that goes on, or None.
         reap: collects the children that have ended.
     """
 
-    def __init__(self, grace: float, spare: int | None, reap: Callable[[], None]) -> None:
+    def __init__(self, ladder: Sequence[tuple[int, float]], spare: int | None, reap: Callable[[], None]) -> None:
         self.spare = spare
         self.reap = reap
-        self.kill_at = time.monotonic() + grace
-        self.asked_at: int | None = None  # ticks since the machine's boot, when the first SIGTERM was sent
+        self.kill_at = time.monotonic()
+        self.rungs: list[tuple[float, int]] = []  # time.monotonic() from which a signal is sent, and which
+        for number, wait in ladder:
+            self.rungs.append((self.kill_at, number))
+            self.kill_at += wait
+        self.asked_at: int | None = None  # ticks since the machine's boot, when the first signal was sent
+        self.asked: dict[tuple[int, int], int] = {}  # by id and start: the last rung that a process was sent
         self.names: dict[int, str] = {}
 
     @property
@@ -142,17 +148,29 @@ class Ending:
             return {"ended": some(list(self.names.values())), "stuck": some(stuck)}
         spared = look(self.spare) if self.spare else None
         groups = {os.getpgrp(), spared.group if spared else 0}
-        asked_at = self.asked_at
-        if asked_at is None:
+        rung = sum(at <= now for at, _ in self.rungs) - 1
+        first = self.asked_at is None
+        if self.asked_at is None:
             self.asked_at = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
         for pid, process in left.items():
+            if first or process.started < self.asked_at:  # or one that the first look missed
+                self.asked.setdefault((pid, process.started), -1)
             if now >= self.kill_at:
                 kill(pid, process, groups)
-            elif pid not in self.names and (asked_at is None or process.started < asked_at):
-                send(pid, signal.SIGTERM)
+            else:
+                self.ask(pid, process, rung)
             if not process.dead:
                 self.names.setdefault(pid, shown(pid, process))
         return None
+
+    def ask(self, pid: int, process: Process, rung: int) -> None:
+        """Sends a rung's signal, once, to a process that was there at the first one."""
+        # Of what was started later nobody can tell whether it cleans up after the first signal, as the command
+        # in a shell's trap does, or whether a program that ignored it goes on. A clean-up must not be cut off in
+        # the middle, so these get no further signal either; SIGKILL gets them all.
+        if self.asked.get((pid, process.started), rung) < rung:
+            self.asked[pid, process.started] = rung
+            send(pid, self.rungs[rung][1])
 
     def look(self) -> dict[int, Process]:
         """Returns what is left; when that is nothing, there is nothing, however fast it forks and dies."""
@@ -197,7 +215,7 @@ class Keeper:
                     self.answer(answer)
         finally:  # whatever happens here, nothing is left to itself
             self.rbit_gone = True
-            last = Ending(0.0, None, self.reap)
+            last = Ending((), None, self.reap)
             while not (end := last.step()):
                 time.sleep(HASTE)
         return not end["stuck"]
@@ -217,7 +235,7 @@ class Keeper:
         if "end" in request:
             self.ending = Ending(request["end"], request["spare"], self.reap)
             return
-        answer = spawn(request["spawn"], request["environment"], descriptors)
+        answer = spawn(request, descriptors)
         if isinstance(pid := answer.get("spawned"), int):
             self.spawned.add(pid)
         self.answer(answer)
@@ -239,13 +257,14 @@ class Keeper:
                 self.rbit_gone = True
 
 
-def spawn(arguments: list[str], environment: dict[str, str], descriptors: list[int]) -> dict[str, object]:
+def spawn(request: Mapping[str, Any], descriptors: list[int]) -> dict[str, object]:
     """Starts a program in a session of its own; returns the answer for rbit."""
+    arguments = request["spawn"]
     try:
         pid = os.posix_spawn(
             arguments[0],
             arguments,
-            {**os.environ, **environment},
+            {**os.environ, **request["environment"]},
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(descriptors)],
             setsid=True,
             setsigmask=(),

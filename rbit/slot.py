@@ -22,7 +22,7 @@ from rbit.output import forget, visible
 from rbit.process import CommandProcess, Outcome, SetStatus, Sink, WorkerProcess
 from rbit.runners import Call, Command
 from rbit.status import Updates
-from rbit.tree import Forest, Tree
+from rbit.tree import TERMINATE, Forest, Ladder, Tree
 
 LONGEST_NAME = 255  # characters in the name of a status
 
@@ -50,6 +50,8 @@ class Slot(threading.Thread):
         self._worker_jobs = worker_jobs
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._verdict: Outcome | None = None
+        self._ladder = TERMINATE
+        self._verdict_lock = threading.Lock()
         self._tree: Tree | None = None
         self._worker: WorkerProcess | None = None
         self._process: CommandProcess | WorkerProcess | None = None
@@ -66,9 +68,17 @@ class Slot(threading.Thread):
         job.begun = True
         self._jobs.put(job)
 
-    def end(self, verdict: Outcome) -> None:
-        """Ends the processes of the job that runs; ``verdict`` becomes its outcome. Any thread may call it."""
-        self._verdict = verdict
+    def end(self, verdict: Outcome, ladder: Ladder = TERMINATE) -> None:
+        """Ends the processes of the job that runs. Any thread may call it; only the first call counts.
+
+        Arguments:
+            verdict: becomes the outcome of the job, unless that has ended by itself.
+            ladder: signals, each with the seconds that are waited after it; SIGKILL follows.
+        """
+        with self._verdict_lock:
+            if self._verdict is None:
+                self._ladder = ladder
+                self._verdict = verdict  # last: the slot's thread waits for it
         os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
@@ -151,7 +161,7 @@ class Slot(threading.Thread):
             while not process.over and self._verdict is None:
                 self._turn(deadline)
                 if deadline is not None and not process.over and time.monotonic() >= deadline:
-                    self._verdict = self._verdict or Outcome(FAILED, f"timed out after {timeout:g} s")
+                    self.end(Outcome(FAILED, f"timed out after {timeout:g} s"))
             verdict = None if process.over else self._verdict
             self._clear(job, process, verdict)
             outcome = process.finish(self._selector)
@@ -175,7 +185,7 @@ class Slot(threading.Thread):
         if process.over and not process.has_children() and tree.only(spare):
             return
         self._ended, self._stuck = [], []
-        tree.end(spare)
+        tree.end(spare, self._ladder if verdict else TERMINATE)
         while tree.ending:
             self._turn(tree.check())
             if verdict and process.over:

@@ -25,7 +25,9 @@ from typing import Any
 from rbit import keeper
 from rbit.errors import CommandRefused, StartUnknown, WorkerError
 
-GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+Ladder = Sequence[tuple[int, float]]  # signals, each with the seconds that are waited after it; then SIGKILL
+TERMINATE: Ladder = ((signal.SIGTERM, 10.0),)
+INTERRUPT_FIRST: Ladder = ((signal.SIGINT, 10.0), *TERMINATE)
 MARGIN = 5.0  # seconds more than a keeper has given itself, until it is held to be stuck
 STRAY_PATIENCE = 5.0  # seconds for the end of what was killed after its keeper; slots may wait for that
 AT_ONCE = 64  # messages of the keeper that are read in one go
@@ -112,15 +114,16 @@ class Tree:
         self._keeper.kill()
         raise StartUnknown("the keeper of the slot does not answer")
 
-    def end(self, spare: int | None = None, grace: float = GRACE) -> None:
+    def end(self, spare: int | None = None, ladder: Ladder = TERMINATE) -> None:
         """Asks for the end of every process below the keeper; ``ending`` is True until it has come.
 
         Arguments:
             spare: the id of a process that goes on, or None.
-            grace: seconds from SIGTERM to SIGKILL.
+            ladder: signals, each with the seconds that are waited after it; SIGKILL follows.
         """
-        self._send(json.dumps({"end": grace, "spare": spare}).encode(), ())
-        self._answer_due = time.monotonic() + grace + keeper.PATIENCE + MARGIN
+        self._send(json.dumps({"end": ladder, "spare": spare}).encode(), ())
+        waits = sum(wait for _, wait in ladder)
+        self._answer_due = time.monotonic() + waits + keeper.PATIENCE + MARGIN
         self.ending = True
 
     def check(self) -> float:

@@ -99,7 +99,7 @@ class TreeTest(unittest.TestCase):
 
     def end(self, grace: float, spare: int | None = None) -> dict[str, Any]:
         """End what is below the keeper, and return its answer."""
-        self.tree.end(spare, grace)
+        self.tree.end(spare, [(signal.SIGTERM, grace)])
         answers: list[dict[str, Any]] = []
 
         def ended() -> bool:
@@ -227,7 +227,7 @@ class KeptJobTest(BrokerCase):
     def test_keeper_that_a_job_stops_again_and_again_is_replaced(self) -> None:
         rbit = self.start(
             "shell!read what; [ $what = next ] || setsid sh -c \"while :; do kill -STOP $PPID; done\" &", "stop",
-            "next\n", change="tree.GRACE = tree.MARGIN = keeper.PATIENCE = 0.5", timeout=5)
+            "next\n", change="tree.MARGIN = keeper.PATIENCE = 0.5", timeout=5)
         rbit.wait_for_line("message #2: Done", 60)
         rbit.wait(60)
         self.assertEqual(rbit.left_over(), [])

@@ -1,0 +1,213 @@
+"""A slot: how the jobs in it are ended, signal by signal, and when its processes are."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import queue
+import signal
+import time
+import unittest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rbit import keeper
+from rbit.broker import Delivery
+from rbit.job import Job, Outcome
+from rbit.message import CANCELLED, WAITING, Properties
+from rbit.runners import make
+from rbit.settings import RunnerSettings
+from rbit.slot import Slot
+from rbit.tree import INTERRUPT_FIRST, TERMINATE, Forest, Ladder
+from tests.support.waiting import wait_until
+
+LONG = 60.0  # seconds; longer than any test waits, so what ended within the test did not wait for it
+SHORT = 0.5
+INTERRUPT: Ladder = ((signal.SIGINT, LONG),)
+THEN_TERMINATE: Ladder = ((signal.SIGINT, SHORT), (signal.SIGTERM, LONG))
+THEN_KILL: Ladder = ((signal.SIGINT, SHORT), (signal.SIGTERM, SHORT))
+CANCEL = Outcome(CANCELLED, "cancelled")
+
+JOBS = '''
+import os, signal, subprocess, sys, time
+
+def touch(name, text=""):
+    with open(name + ".new", "w") as file:
+        file.write(text)
+    os.rename(name + ".new", name)
+
+def wait_for(name):
+    while not os.path.exists(name):
+        time.sleep(0.01)
+
+def where(message, set_status, settings):
+    touch(message.body.decode(), str(os.getpid()))
+
+def cleans_up_with_a_process(message, set_status, settings):
+    def leave(*_):
+        touch("terminated")
+        raise SystemExit
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        touch("begun")
+        time.sleep(1000)
+    except KeyboardInterrupt:
+        script = "trap 'echo >hit' TERM; until [ -e terminated ]; do sleep 0.05; done; sleep 0.2; echo >cleaned"
+        child = subprocess.Popen(["sh", "-c", script])
+        try:
+            child.wait()
+        finally:
+            child.wait()
+
+'''
+
+
+class Records(logging.Handler):
+    """Keeps what is logged, as text."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one entry."""
+        self.lines.append(record.getMessage())
+
+
+class SlotCase(unittest.TestCase):
+    """A slot of the client's in the process that tests, in a folder of its own; no broker."""
+
+    def setUp(self) -> None:
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(folder.name)
+        self.folder = Path(folder.name)
+        self.write("jobs", JOBS)
+        self.records = Records()
+        log = logging.getLogger("rbit")
+        self.addCleanup(log.setLevel, log.level)
+        self.addCleanup(log.removeHandler, self.records)
+        log.setLevel(logging.DEBUG)
+        log.addHandler(self.records)
+        self.done: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self.numbers = iter(range(1, 1000))
+
+    def write(self, module: str, text: str) -> None:
+        (self.folder / f"{module}.py").write_text(text, encoding="utf-8")
+
+    def slot(self, **arguments: Any) -> Slot:
+        """Start a slot, which is closed after the test."""
+        forest = arguments.pop("forest", None) or Forest()
+        # It has made this process a parent of orphans, which is not wanted by other tests.
+        self.addCleanup(ctypes.CDLL(None).prctl, keeper.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        slot = Slot(1, forest, None, self.done.put, **arguments)
+        slot.start()
+        self.addCleanup(slot.join, 30.0)
+        self.addCleanup(slot.close)
+        return slot
+
+    def begin(self, slot: Slot, runner: str, body: str = "x") -> Job:
+        """Have a slot run a job."""
+        section = RunnerSettings("q", runner, None, None, False, "park", 60.0, 0, 10, {})
+        unused: Any = None
+        delivery = Delivery("q", 1, body.encode(), Properties(), False, unused, unused)
+        job = Job(delivery, section, make(section), next(self.numbers))
+        slot.begin(job)
+        return job
+
+    def outcome(self, slot: Slot) -> Outcome:
+        """Wait for the end of the job that a slot runs, and return its outcome."""
+        wait_until(lambda: not self.done.empty(), LONG / 2, lambda: f"the job's end; log: {self.records.lines}")
+        job = self.done.get()
+        slot.job = None
+        assert job.outcome is not None
+        return job.outcome
+
+    def wait_for(self, name: str) -> None:
+        """Wait for a file in the folder."""
+        wait_until((self.folder / name).exists, LONG / 2, lambda: f"{name}; log: {self.records.lines}")
+
+    def cancel(self, runner: str, ladder: Ladder, when: str = "begun") -> Slot:
+        """Run a job, end it once a file is there, and check that it counts as cancelled."""
+        slot = self.slot()
+        self.begin(slot, runner)
+        self.wait_for(when)
+        slot.end(CANCEL, ladder)
+        self.assertEqual(self.outcome(slot), CANCEL)
+        return slot
+
+    def there(self, *names: str) -> list[str]:
+        """Return those of some files that are in the folder."""
+        return [name for name in names if (self.folder / name).exists()]
+
+
+class LadderTest(SlotCase):
+    def test_ladders_have_the_times_of_the_documents(self) -> None:
+        self.assertEqual(TERMINATE, ((signal.SIGTERM, 10.0),))
+        self.assertEqual(INTERRUPT_FIRST, ((signal.SIGINT, 10.0), (signal.SIGTERM, 10.0)))
+
+    def test_shell_job_that_traps_int_ends_in_its_own_time(self) -> None:
+        trap = "trap 'sleep 1; echo >cleaned; exit' INT; trap 'echo >terminated' TERM"
+        self.cancel(f"shell!{trap}; echo >begun; while :; do sleep 0.05; done", INTERRUPT)
+        self.assertEqual(self.there("cleaned", "terminated"), ["cleaned"])
+
+    def test_shell_job_that_ignores_int_dies_of_term(self) -> None:
+        self.cancel("shell!trap '' INT; echo >begun; while :; do sleep 0.05; done", THEN_TERMINATE)
+
+    def test_shell_job_that_ignores_both_is_killed(self) -> None:
+        began = time.monotonic()
+        self.cancel("shell!trap '' INT TERM; echo >begun; while :; do sleep 0.05; done", THEN_KILL)
+        self.assertGreaterEqual(time.monotonic() - began, 2 * SHORT)
+
+    def test_grandchild_in_a_session_of_its_own_is_interrupted_too(self) -> None:
+        far = "trap 'echo >interrupted; exit' INT; echo >begun; while :; do sleep 0.05; done"
+        self.cancel(f'shell!setsid sh -c "{far}"; true', INTERRUPT)
+        self.assertEqual(self.there("interrupted"), ["interrupted"])
+
+    def test_second_signal_spares_what_was_started_to_clean_up_after_the_first(self) -> None:
+        self.cancel("python!jobs:cleans_up_with_a_process", THEN_TERMINATE)
+        self.assertEqual(self.there("terminated", "hit", "cleaned"), ["terminated", "cleaned"])
+
+    def test_first_verdict_and_its_ladder_count(self) -> None:
+        slot = self.slot()
+        self.begin(slot, "shell!trap 'echo >asked; until [ -e go ]; do sleep 0.05; done; exit' INT; echo >begun; "
+                         "while :; do sleep 0.05; done")
+        self.wait_for("begun")
+        slot.end(CANCEL, INTERRUPT)
+        self.wait_for("asked")
+        slot.end(Outcome(WAITING, "rbit was stopped"), ())
+        (self.folder / "go").touch()
+        self.assertEqual(self.outcome(slot), CANCEL)
+
+    def test_job_that_had_ended_by_itself_keeps_its_outcome(self) -> None:
+        left = "trap 'echo >asked' TERM; echo >ready; until [ -e go ]; do sleep 0.05; done"
+        slot = self.slot()
+        self.begin(slot, f'shell!setsid sh -c "{left}" & until [ -e ready ]; do sleep 0.05; done')
+        self.wait_for("asked")
+        slot.end(CANCEL, INTERRUPT)
+        (self.folder / "go").touch()
+        self.assertEqual(self.outcome(slot), Outcome("Done"))
+
+    def test_verdict_of_one_job_is_none_of_the_next(self) -> None:
+        slot = self.cancel("shell!echo >begun; exec sleep 1000", INTERRUPT)
+        self.begin(slot, "shell!true")
+        self.assertEqual(self.outcome(slot), Outcome("Done"))
+
+    def test_idle_worker_goes_on_when_a_shell_job_in_its_slot_is_cancelled(self) -> None:
+        slot = self.slot()
+        self.begin(slot, "python!jobs:where", "before")
+        self.outcome(slot)
+        self.begin(slot, "shell!echo >begun; exec sleep 1000")
+        self.wait_for("begun")
+        slot.end(CANCEL, INTERRUPT)
+        self.assertEqual(self.outcome(slot), CANCEL)
+        self.begin(slot, "python!jobs:where", "after")
+        self.outcome(slot)
+        self.assertEqual((self.folder / "before").read_text(), (self.folder / "after").read_text())
+
+
+if __name__ == "__main__":
+    unittest.main()
