@@ -7,9 +7,9 @@ sessions of their own, so all that a job started stays below it. Nothing is left
 
 It talks over the seqpacket socket FD, one JSON object a packet:
 
-* ``{"spawn": [ARGUMENT, ...], "environment": {NAME: VALUE}}`` with file descriptors beside it, which
-  become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or ``{"failed": WHY, "too long":
-  BOOL}``, and later ``{"exited": PID, "status": WAIT STATUS}``.
+* ``{"spawn": [ARGUMENT, ...], "environment": {NAME: VALUE}, "blocked": [SIGNAL, ...]}`` with file
+  descriptors beside it, which become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or
+  ``{"failed": WHY, "too long": BOOL}``, and later ``{"exited": PID, "status": WAIT STATUS}``.
 * ``{"end": [[SIGNAL, SECONDS], ...], "spare": PID or null}``: each signal in turn to all below it but PID (and
   what is started after the first, to clean up), SECONDS after each; then SIGKILL to what is left. Answers
   ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing is left. PID is not spared when what is left forks so fast
@@ -267,7 +267,7 @@ def spawn(request: Mapping[str, Any], descriptors: list[int]) -> dict[str, objec
             {**os.environ, **request["environment"]},
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(descriptors)],
             setsid=True,
-            setsigmask=(),
+            setsigmask=request["blocked"],
             setsigdef=RESET,
         )
     except OSError as error:

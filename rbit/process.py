@@ -12,6 +12,7 @@ import math
 import os
 import pickle
 import selectors
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -180,7 +181,7 @@ class WorkerProcess:
                 nothing = os.open(os.devnull, os.O_RDONLY)
                 theirs.callback(os.close, nothing)
                 ends = [nothing, *(write for _, write in outputs), far.fileno()]
-                self.pid = tree.spawn(start.worker(), {}, ends)
+                self.pid = tree.spawn(start.worker(), {}, ends, blocked=[signal.SIGINT])  # see rbit.worker
             except (OSError, WorkerError) as error:
                 raise WorkerError(f"no worker can be started: {error}") from error
             ours.pop_all()

@@ -15,7 +15,8 @@ import sys
 from typing import Any
 
 LIMITS = sorted({number for name, number in vars(resource).items() if name.startswith("RLIMIT_")})
-SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+# What SIGINT does is set anew for each job: see rbit.worker.
+SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGINT})
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 TRACKER_WAIT = 1.0  # seconds; it ends at once, unless a process of the job still holds its pipe
 

@@ -78,7 +78,8 @@ class Tree:
         return self.socket.fileno()
 
     def spawn(
-        self, arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
+        self, arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int],
+        blocked: Sequence[int] = (),
     ) -> int:
         """Starts a program below the keeper, in a session of its own.
 
@@ -86,12 +87,13 @@ class Tree:
             arguments: the program's path and its arguments.
             environment: variables added to rbit's own.
             descriptors: become 0, 1, 2, ... of the program; the caller keeps and closes its own.
+            blocked: signals that wait until the program lets them in.
 
         Returns the process id. Errors: CommandRefused when arguments and environment are too long;
         WorkerError when it cannot be started for another reason; StartUnknown when the keeper ended, or
         was stopped, before it said whether it had started it.
         """
-        request = {"spawn": list(arguments), "environment": dict(environment)}
+        request = {"spawn": list(arguments), "environment": dict(environment), "blocked": list(blocked)}
         packet = json.dumps(request).encode()
         if len(packet) > LONGEST_REQUEST:
             raise CommandRefused(

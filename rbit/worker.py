@@ -6,6 +6,9 @@ the client sends a job (a pickle; a large one as a file in memory), the worker a
 JSON objects: ``{"started": true}``, ``{"status": ..., "message": ...}`` any number of times, and
 ``{"ended": STATUS, "message": ..., "traceback": ..., "children": BOOL}``.
 
+It is started with SIGINT blocked and lets it in when it is ready. While a job runs, SIGINT is a KeyboardInterrupt
+in its code, as at Ctrl+C; at any other moment it is only noted, and the worker ends when it can.
+
 With the arguments ``--check TARGET`` it imports a job's callable and says on standard error, in one
 line, why it cannot be used.
 """
@@ -17,6 +20,7 @@ import importlib
 import json
 import os
 import pickle
+import signal
 import socket
 import sys
 import threading
@@ -126,11 +130,19 @@ class Worker:
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.pid = os.getpid()
-        self.surroundings = Surroundings()
+        self.interrupted = False  # whether a SIGINT came while no job's code ran
+        self.on_interrupt: Any = signal.default_int_handler  # while a job runs; its module may have set another
+        signal.signal(signal.SIGINT, self.note_interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        self.surroundings = Surroundings()  # with SIGINT unblocked
+
+    def note_interrupt(self, *_: object) -> None:
+        """Is called for a SIGINT while no job's code runs: there is nothing that it could interrupt."""
+        self.interrupted = True
 
     def run(self) -> None:
         """Runs jobs until the client closes the socket; ends the process when a job has spoilt it for others."""
-        while job := receive(self.channel):
+        while (job := receive(self.channel)) and not self.interrupted:
             reports = Reports(self.channel)
             reports.send({"started": True})
             end = self.work(job, reports)
@@ -140,7 +152,7 @@ class Worker:
             reports.close()
             end["children"] = has_children()
             # Children will be ended, and what a module knows of them (a pool, a server) is no use any more.
-            if not clean or end["children"] or job["last"]:
+            if not clean or end["children"] or job["last"] or self.interrupted:
                 end["last"] = True
             reports.send(end)
             if "last" in end:
@@ -148,10 +160,24 @@ class Worker:
             del job  # or its body, which may be large, would stay until the next job
 
     def work(self, job: dict[str, Any], reports: Reports) -> dict[str, Any]:
+        """Runs a job with SIGINT let through to its code; returns the answer for the client."""
+        end = {"ended": FAILED, "message": "interrupted", "traceback": ""}
+        try:
+            signal.signal(signal.SIGINT, self.on_interrupt)
+            if not self.interrupted:  # asked here: from now on a SIGINT is raised and not noted
+                end = self.call(job, reports)
+            signal.signal(signal.SIGINT, self.note_interrupt)
+        except BaseException:  # noqa: BLE001 - a SIGINT just before or after the job's own code; it comes once
+            signal.signal(signal.SIGINT, self.note_interrupt)
+            self.interrupted = True
+        return end
+
+    def call(self, job: dict[str, Any], reports: Reports) -> dict[str, Any]:
         """Calls the job's function; returns the answer for the client."""
         trace = ""
         try:
             call = load(job["target"])
+            self.on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
             self.surroundings = Surroundings()  # what a module sets on its import stays, like its globals
             call(job["message"], reports.set_status, job["settings"])
             status, why = reports.final or DONE, reports.final_message

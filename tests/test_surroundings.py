@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import unittest
 
 from tests.support.case import BrokerCase
@@ -19,6 +20,7 @@ def state():
         "file size": resource.getrlimit(resource.RLIMIT_FSIZE), "nice": os.nice(0),
         "files": resource.getrlimit(resource.RLIMIT_NOFILE), "blocked": sorted(signal.pthread_sigmask(0, ())),
         "term": str(signal.getsignal(signal.SIGTERM)), "timer": signal.getitimer(signal.ITIMER_REAL)[1],
+        "int": str(signal.getsignal(signal.SIGINT)),
         "threads": len(sys._current_frames()), "processors": sorted(os.sched_getaffinity(0)),
         "stdout": sys.stdout is sys.__stdout__,
     }
@@ -65,6 +67,7 @@ class SurroundingsTest(BrokerCase):
             "os.environ['LEFT'] = 'x'",
             "sys.stdout = open('other', 'w')",
             "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+            "signal.signal(signal.SIGINT, signal.SIG_IGN)",
             "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
             "signal.setitimer(signal.ITIMER_REAL, 1000, 1000)",
             "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))",
@@ -100,7 +103,8 @@ class SurroundingsTest(BrokerCase):
 
     def test_what_a_module_sets_on_its_import_stays(self) -> None:
         queue = self.queue_name()
-        module = "import os\nos.environ['LEFT'] = 'import'\nos.umask(0o027)\nfrom jobs import job\n"
+        module = ("import os, signal\nos.environ['LEFT'] = 'import'\nos.umask(0o027)\n"
+                  "signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom jobs import job\n")
         for _ in range(2):
             self.publish(queue, "look")
         rbit = self.rbit(
@@ -110,6 +114,7 @@ class SurroundingsTest(BrokerCase):
         for line in (rbit.folder / "seen").read_text().splitlines():
             state = json.loads(line)[1]
             self.assertEqual((state["environment"], state["umask"]), ("import", 0o027))
+            self.assertEqual(state["int"], str(signal.SIG_IGN))
 
     def test_job_with_multiprocessing_ends_at_once_and_leaves_nothing(self) -> None:
         helper = "def double(n):\n    return 2 * n\n"
