@@ -70,7 +70,8 @@ class Client:
         self._feed = Feed(config.client.name, self._publisher, pump.wake if pump else None, quorum)
         forest = Forest()
         self._slots = [
-            Slot(number + 1, forest, self._post_end, config.client.max_jobs_per_worker)
+            Slot(number + 1, forest, self._post_end,
+                 worker_jobs=config.client.max_jobs_per_worker, worker_idle=config.client.worker_idle)
             for number in range(config.client.concurrency)
         ]
         self._events: deque[Callable[[], None]] = deque()

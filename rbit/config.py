@@ -106,6 +106,7 @@ CLIENT_KEYS = (
     Key("lease_renew", ini.seconds, ini.SECONDS),
     Key("stop_timeout", ini.seconds, ini.SECONDS),
     Key("max_jobs_per_worker", ini.whole(0, 10**9), "a number from 0 to 1000000000", default="0"),
+    Key("worker_idle", ini.seconds, ini.SECONDS, default="300"),
 )
 # What becomes of messages: in [rbit] for all queues, in a runner's section for that one.
 FATE_KEYS = (

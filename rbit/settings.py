@@ -24,6 +24,7 @@ class ClientSettings:
         lease_renew: seconds between two renewals of a lease, at most a third of lease_ttl.
         stop_timeout: seconds after which the first stop signal acts as the second; None: never.
         max_jobs_per_worker: a worker is replaced after so many jobs; 0: never.
+        worker_idle: seconds without a job after which a slot's processes are ended.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ClientSettings:
     lease_renew: float
     stop_timeout: float | None
     max_jobs_per_worker: int
+    worker_idle: float
 
     def queue_names(self) -> list[str]:
         """Return the queue that PyBit uses for each suite; none when a part of the names is missing."""

@@ -31,23 +31,26 @@ output = logging.getLogger("rbit.output")
 
 
 class Slot(threading.Thread):
-    """Runs one job at a time. Its processes start on first need and are reused.
+    """Runs one job at a time. Its processes start when a job needs them, are reused, and end when they are idle.
 
     Arguments:
         number: from 1; for the log.
         forest: where its processes are started.
         done: called in the slot's thread with the job when it has an outcome and no process is left.
         worker_jobs: a worker is replaced after so many; 0: never.
+        worker_idle: seconds without a job after which its processes are ended; None: never.
     """
 
     def __init__(
-        self, number: int, forest: Forest, done: Callable[[Job], None], worker_jobs: int = 0
+        self, number: int, forest: Forest, done: Callable[[Job], None],
+        *, worker_jobs: int = 0, worker_idle: float | None = None,
     ) -> None:
         super().__init__(name=f"slot-{number}", daemon=True)
         self.job: Job | None = None  # what it has to do; set and cleared by the main thread
         self._forest = forest
         self._done = done
         self._worker_jobs = worker_jobs
+        self._worker_idle = worker_idle
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._verdict: Outcome | None = None
         self._ladder = TERMINATE
@@ -86,14 +89,14 @@ class Slot(threading.Thread):
         self._jobs.put(None)
 
     def run(self) -> None:
-        while job := self._jobs.get():
+        while job := self._next():
             outcome = Outcome(FAILED, "rbit itself failed")
             try:
                 outcome = self._work(job)
             except Exception as error:  # the job boundary: a fault here must not end the client
                 log.exception("%s: rbit itself failed", job)
                 outcome = Outcome(FAILED, f"rbit itself failed: {error!r}")
-                self._give_up(job)
+                self._give_up(str(job))
             finally:
                 job.outcome = replace(outcome, why=visible(outcome.why))
                 if outcome.traceback:
@@ -104,6 +107,15 @@ class Slot(threading.Thread):
         self._discard()
         self._selector.close()
         os.close(self._bell)
+
+    def _next(self) -> Job | None:
+        """Waits for a job, and ends the slot's processes when that takes long; returns None at the slot's end."""
+        if self._tree is not None:
+            with contextlib.suppress(queue.Empty):
+                return self._jobs.get(timeout=self._worker_idle)
+            log.debug("%s: idle for %g s, so its processes are ended", self.name, self._worker_idle)
+            self._give_up(self.name)
+        return self._jobs.get()  # one may have come meanwhile: it gets new processes
 
     def _work(self, job: Job) -> Outcome:
         outcome = Outcome(WAITING, later=True, pause=True)
@@ -222,11 +234,11 @@ class Slot(threading.Thread):
         if worker is not None:
             worker.close(self._selector)
 
-    def _give_up(self, job: Job) -> None:
+    def _give_up(self, label: str) -> None:
         try:
             self._discard()
         except Exception:  # the slot must go on
-            log.exception("%s: some of its processes may be left", job)
+            log.exception("%s: some of its processes may be left", label)
 
     def _discard(self) -> None:
         """Ends all processes of the slot at once; new ones start when they are needed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 
 import pika.exceptions
@@ -26,6 +27,9 @@ def note(line):
 
 def record(message, set_status, settings):
     note(f"{message.queue} {message.body.decode()}")
+
+def where(message, set_status, settings):
+    note(str(os.getpid()))
 
 def slow(message, set_status, settings):
     note(f"start {message.body.decode()}")
@@ -127,6 +131,30 @@ class LoopTest(BrokerCase):
                 (rbit.folder / name).touch()
             self.wait_until(lambda: {f"end {name}" for name in names} <= set(ran(rbit)), what="both ends")  # noqa: B023
         self.assertEqual(rbit.stop(), 0)
+
+    def run_two(self, between: Callable[[RbitProcess], None], **rbit: object) -> list[str]:
+        """Have two messages worked off one after the other; return the process ids of their workers."""
+        queue = self.queue_name()
+        process = self.run_jobs({queue: {"runner": "python!jobs:where"}}, rbit=rbit)
+        for number in (1, 2):
+            self.publish(queue, str(number))
+            process.wait_for_line(f"message #{number}: Done")
+            if number == 1:
+                between(process)
+        self.assertEqual(process.stop(), 0)
+        return ran(process)
+
+    def test_idle_processes_end_and_the_next_message_gets_a_new_worker(self) -> None:
+        def gone(process: RbitProcess) -> None:
+            self.wait_until(lambda: not descendants(process.pid), what="the end of the idle processes")
+
+        self.assertEqual(len(set(self.run_two(gone, worker_idle=1))), 2)
+
+    def test_worker_is_kept_for_the_next_message(self) -> None:
+        def kept(process: RbitProcess) -> None:
+            self.assertEqual(len(descendants(process.pid)), 2, "a keeper and a worker")
+
+        self.assertEqual(len(set(self.run_two(kept))), 1)
 
     def test_existing_queue_of_another_form_is_taken_as_it_is(self) -> None:
         queue = self.declare(self.queue_name(), x_queue_type="quorum")

@@ -9,6 +9,7 @@ import queue
 import signal
 import time
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,7 @@ from rbit.message import CANCELLED, WAITING, Properties
 from rbit.runners import make
 from rbit.settings import RunnerSettings
 from rbit.slot import Slot
-from rbit.tree import INTERRUPT_FIRST, TERMINATE, Forest, Ladder
+from rbit.tree import INTERRUPT_FIRST, TERMINATE, Forest, Ladder, Tree
 from tests.support.waiting import wait_until
 
 LONG = 60.0  # seconds; longer than any test waits, so what ended within the test did not wait for it
@@ -267,6 +268,48 @@ class LadderTest(SlotCase):
         self.begin(slot, "python!jobs:where", "after")
         self.outcome(slot)
         self.assertEqual((self.folder / "before").read_text(), (self.folder / "after").read_text())
+
+
+class Crowded(Forest):
+    """Has a job begin in the moment in which a slot's processes are ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin: Callable[[], object] = lambda: None
+
+    def fell(self, tree: Tree) -> list[str]:
+        """Begin the job, then end the processes."""
+        begin, self.begin = self.begin, lambda: None
+        begin()
+        return super().fell(tree)
+
+
+class IdleTest(SlotCase):
+    def test_job_that_comes_as_idle_processes_end_is_run_by_new_ones(self) -> None:
+        forest = Crowded()
+        slot = self.slot(forest=forest, worker_idle=0.1)
+        forest.begin = lambda: self.begin(slot, "python!jobs:where", "after")
+        self.begin(slot, "python!jobs:where", "before")
+        for _ in range(2):
+            self.assertEqual(self.outcome(slot), Outcome("Done"))
+        self.assertNotEqual((self.folder / "before").read_text(), (self.folder / "after").read_text())
+
+    def test_jobs_that_come_about_the_end_of_the_idle_time_are_run(self) -> None:
+        slot = self.slot(worker_idle=0.02)
+        for number in range(10):
+            self.begin(slot, "python!jobs:where", str(number))
+            self.assertEqual(self.outcome(slot), Outcome("Done"))
+            time.sleep(0.016 + number * 0.001)  # just before or just after it: both must do
+        self.assertEqual([line for line in self.records.lines if "may be left" in line], [])
+
+    def test_closed_slot_ends_though_it_is_idle(self) -> None:
+        slot = self.slot(worker_idle=0.1)
+        self.begin(slot, "shell!true")
+        self.outcome(slot)
+        wait_until(lambda: any("idle" in line for line in self.records.lines), what="the end of the processes")
+        slot.close()
+        slot.join(LONG / 2)
+        self.assertFalse(slot.is_alive())
 
 
 class InterruptTest(SlotCase):
