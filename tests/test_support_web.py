@@ -3,122 +3,87 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
-import re
-import threading
-import unittest
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
 
 import requests
 
-from tests.support.pybit_web import STATUSES, PybitWeb
-from tests.support.waiting import wait_until
-
-CAPTURES = Path(__file__).parent / "captures" / "http"
-TIME = re.compile(r'"time": "\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6})?"')
-LOGIN = ("admin", "pass")
-BOUND = 10.0  # seconds
+from tests.support.pybit_case import BOUND, FIRST_CLIENTS, LOGIN, ExchangeCase, exchange
+from tests.support.pybit_web import STATUSES
 
 
-class WebCase(unittest.TestCase):
-    """A stand-in that is ended after the test."""
-
-    def setUp(self) -> None:
-        self.web = PybitWeb()
-        self.addCleanup(self.web.die)
-
-    def put(self, job: int, status: str, client: str = "", **more: Any) -> requests.Response:
-        form = {"status": status, "client": client} if client else {"status": status}
-        arguments = {"data": form, "auth": LOGIN, "timeout": BOUND, **more}
-        return requests.put(f"{self.web.url}/job/{job}", **arguments)
-
-    def raw(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[http.client.HTTPResponse, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=BOUND)
-        self.addCleanup(connection.close)
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        return response, response.read().decode()
-
-
-class CapturedExchangeTest(WebCase):
+class CapturedExchangeTest(ExchangeCase):
     """Each endpoint, replayed from a captured exchange."""
 
-    def replay(self, name: str, password: str = "pass") -> None:
-        """Send a captured request and compare the answer with the captured one, times aside."""
-        with self.subTest(name):
-            exchange = json.loads(next(CAPTURES.glob(f"{name}-*.json")).read_text("utf-8"))
-            sent, expected = exchange["request"], exchange["response"]
-            headers = {}
-            if sent["auth"]:
-                headers["Authorization"] = "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()
-            body = sent["body"].encode() if sent["body"] else None
-            if sent["form"]:
-                body = urlencode(sent["form"]).encode()
-                headers["Content-Type"] = "application/x-www-form-urlencoded"
-            elif body:
-                headers["Content-Type"] = "application/json"
-            answer, text = self.raw(sent["method"], sent["path"], body, headers)
-            self.assertEqual(
-                (expected["version"], expected["status"], expected["reason"]),
-                (answer.version, answer.status, answer.reason),
-            )
-            for header in ("Content-Type", "Www-Authenticate"):
-                self.assertEqual(expected["headers"].get(header), answer.headers[header])
-            self.assertEqual(str(len(text.encode())), answer.headers["Content-Length"])
-            if expected["body"] == "(an HTML error page)":
-                self.assertTrue(text.startswith("<!DOCTYPE html>"), text)
-            else:
-                self.assertEqual(TIME.sub("TIME", expected["body"]), TIME.sub("TIME", text))
-
     def test_updates_of_a_job_are_answered_as_captured_and_its_history_grows(self) -> None:
-        captured = json.loads(next(CAPTURES.glob("76-*.json")).read_text("utf-8"))["response"]["body"]
-        for client in ("build_client_pyarm01", "build_client_arm02", "build_client_buildbox"):
-            self.assertEqual(200, requests.put(
-                f"{self.web.url}/buildd", data={"name": client}, auth=LOGIN, timeout=BOUND
-            ).status_code)
+        captured = exchange("76-job-after")["response"]["body"]
+        self.add_first_clients()
         self.web.add_job(9, json.loads(captured)["packageinstance"])
-        self.replay("72")
-        self.replay("73", password="wrong")
+        self.replay("72-put-noauth")
+        self.replay("73-put-badpass", password="wrong")
         self.assertEqual([("Waiting", None)], self.web.history(9))
-        for name in ("74", "75", "76", "77", "78", "79"):
+        for name in (
+            "74-put-auth-client", "75-hist-9", "76-job-after", "77-buildd-after", "78-put-auth-noclient",
+            "79-hist-9",
+        ):
             self.replay(name)
         self.assertEqual(200, self.put(9, "Waiting").status_code)
-        for name in ("81", "82", "84", "86", "88", "90"):
+        for name in (
+            "81-put-otherclient", "82-hist-9", "84-put-nostatus", "86-put-unknown-status", "88-put-unknown-job",
+            "90-put-json-body",
+        ):
             self.replay(name)
         self.assertEqual(5, len(self.web.history(9)))
-        self.replay("96")
-        self.replay("97")
-        self.replay("161")
+        self.replay("96-post-instead-of-put")
+        self.replay("97-put-after-done")
+        self.replay("161-buildd-register")
         self.assertEqual([
             ("Waiting", None), ("Building", "bob-villa"), ("Blocked", None), ("Waiting", None),
             ("Building", "other"), ("Done", None), ("Building", "bob-villa"),
         ], self.web.history(9))
 
     def test_job_that_does_not_exist_is_answered_as_captured(self) -> None:
-        self.replay("102")
-        self.replay("103")
+        self.replay("102-get_job_99999")
+        self.replay("103-get_job_99999_status")
 
     def test_history_of_a_new_job_and_of_a_building_one_is_answered_as_captured(self) -> None:
         self.web.add_job(1)
-        self.replay("33")
+        self.replay("33-job1-status")
         self.web.add_job(10)
         self.put(10, "Building", "bob-villa")
-        self.replay("121")
+        self.replay("121-hist-after-cancel-10")
 
     def test_build_clients_are_sorted_by_name(self) -> None:
-        for client in ("build_client_pyarm01", "build_client_arm02", "build_client_buildbox", "bob-villa"):
+        for client in (*FIRST_CLIENTS, "bob-villa"):
             self.web.add_job(9)
             self.put(9, "Building", client)
         self.put(9, "Building", "other")
-        self.replay("156")
+        self.replay("156-buildd")
+
+    def test_update_with_the_login_in_the_url_is_answered_as_captured(self) -> None:
+        self.web.add_job(18)
+        self.replay("183-url-userinfo-noauth")
+        self.assertEqual([("Waiting", None), ("Done", None)], self.web.history(18))
+
+    def test_jobs_of_a_build_client_are_answered_as_captured(self) -> None:
+        self.add_first_clients()
+        for job in json.loads(exchange("160-buildd-jobs")["response"]["body"]):
+            self.web.add_job(job["id"], job["packageinstance"])
+            self.put(job["id"], "Building", "bob-villa")
+        self.web.add_job(14)
+        self.put(14, "Building", "other")
+        self.replay("160-buildd-jobs")
+
+    def test_deleted_job_stays_with_one_row_without_a_status_as_captured(self) -> None:
+        self.web.add_job(15)
+        self.replay("152-delete")
+        self.replay("153-hist-deleted")
+        self.assertEqual(409, self.call("GET", "/job/15/delete").status_code)  # only read
+        self.assertEqual([], self.web.history(15))
+        self.put(15, "Failed")
+        self.assertEqual([("Failed", None)], self.web.history(15))
 
 
-class DescribedBehaviourTest(WebCase):
+class DescribedBehaviourTest(ExchangeCase):
     """What the description of the protocol says and no single capture shows."""
 
     def setUp(self) -> None:
@@ -161,6 +126,67 @@ class DescribedBehaviourTest(WebCase):
             self.assertEqual(expected, answer.status_code)
         self.assertEqual([("Waiting", None)], self.web.history(5))
 
+    def test_lists_hold_all_jobs_the_unfinished_ones_and_those_of_a_status(self) -> None:
+        for job, status in ((9, "Done"), (8, "Uploaded"), (7, "Cancelled"), (6, "Failed"), (4, "Building")):
+            self.web.add_job(job)
+            self.put(job, status, "bob-villa")
+        self.web.add_job(10)
+        self.call("DELETE", "/job/10")
+        for path, expected in (
+            ("/job", [4, 5, 6, 7, 8, 9, 10]), ("/job/", [4, 5, 6, 7, 8, 9, 10]), ("/job/status", [4, 5, 6]),
+            ("/job/status/Failed", [6]), ("/job/status/failed", []), ("/job/status/Exploded", []),
+        ):
+            with self.subTest(path):
+                answer = self.call("GET", path, auth=None)
+                self.assertEqual((200, "application/json"), (answer.status_code, answer.headers["Content-Type"]))
+                self.assertEqual(expected, [job["id"] for job in answer.json()])
+        one = self.call("GET", "/job/4", auth=None).json()
+        self.assertEqual([one], self.call("GET", "/job/status/Building", auth=None).json())
+        self.assertEqual({"py/object": "pybit.models.BuildD", "id": 1, "name": "bob-villa"}, one["buildclient"])
+
+    def test_one_build_client_is_shown_by_its_id(self) -> None:
+        self.put(5, "Building", "bob-villa")
+        answer = self.call("GET", "/buildd/1", auth=None)
+        self.assertEqual({"py/object": "pybit.models.BuildD", "id": 1, "name": "bob-villa"}, answer.json())
+        self.assertEqual(404, self.call("GET", "/buildd/2", auth=None).status_code)
+        self.assertEqual(404, self.call("GET", "/buildd/2/jobs", auth=None).status_code)
+
+    def test_path_with_a_slash_too_many_or_a_wrong_method_is_refused(self) -> None:
+        for method, path, expected in (
+            ("GET", "/job/5/", 404), ("GET", "/job/5/status/", 404), ("GET", "/job/5/cancel/", 404),
+            ("GET", "/job/status/", 404), ("GET", "/job/five", 404), ("GET", "/buildd/1/", 404), ("GET", "/", 404),
+            ("PUT", "/job/5/cancel", 405), ("PUT", "/job/5/status", 405), ("POST", "/job/cancelall", 405),
+        ):
+            with self.subTest(path):
+                answer = self.call(method, path)
+                self.assertEqual(expected, answer.status_code)
+                self.assertTrue(answer.text.startswith("<!DOCTYPE html>"), answer.text)
+
+    def test_login_is_asked_for_before_anything_else(self) -> None:
+        self.replay("119-cancel-noauth")  # and there is no job 10
+        for method, path in (
+            ("PUT", "/job"), ("POST", "/job/vcshook"), ("DELETE", "/job"), ("GET", "/job/cancelall"),
+            ("GET", "/job/99/retry"), ("DELETE", "/job/99"), ("GET", "/job/99/delete"), ("PUT", "/buildd"),
+        ):
+            with self.subTest(path):
+                self.assertEqual(401, self.call(method, path, auth=("admin", "wrong")).status_code)
+        self.web.password = "other"
+        self.assertEqual(401, self.put(5, "Done").status_code)
+        self.assertEqual(404, self.call("DELETE", "/job/99", auth=("admin", "other")).status_code)
+
+    def test_without_rabbitmq_what_needs_it_fails_and_changes_nothing(self) -> None:
+        form = {"packageinstance_id": "5", "method": "git", "uri": "u", "vcs_id": "v"}
+        for method, path, data in (
+            ("GET", "/job/5/cancel", None), ("GET", "/job/5/retry", None), ("GET", "/job/cancelall", None),
+            ("PUT", "/job", form), ("GET", "/job/99/cancel", None), ("GET", "/job/99/retry", None),
+        ):
+            with self.subTest(path):
+                answer = self.call(method, path, data=data)
+                self.assertEqual((500, "Internal Server Error"), (answer.status_code, answer.reason))
+        self.assertEqual([5], [job["id"] for job in self.call("GET", "/job").json()])
+        self.assertEqual([("Waiting", None)], self.web.history(5))
+        self.assertEqual("Not Active", self.call("GET", "/buildd/bob-villa/status", auth=None).text)
+
     def test_build_client_is_registered_once_and_by_name(self) -> None:
         url = f"{self.web.url}/buildd"
         calls = ((401, "a", None), (200, "a", LOGIN), (500, "a", LOGIN), (400, "", LOGIN))
@@ -179,70 +205,3 @@ class DescribedBehaviourTest(WebCase):
         self.assertEqual((("admin", "wrong"), 401), (second.auth, second.status))
         self.assertEqual(("GET", "/job/5/status?x=1", None), (third.method, third.path, third.auth))
         self.assertLessEqual(first.time, second.time)
-
-
-class FaultTest(WebCase):
-    """What the stand-in does when told to misbehave."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.web.add_job(5)
-
-    def test_next_requests_fail_and_the_one_after_succeeds(self) -> None:
-        self.web.fail_next(1, 503)
-        self.web.fail_next(1, 500)
-        self.assertEqual([503, 500, 200], [self.put(5, "Done").status_code for _ in range(3)])
-        self.assertEqual([("Waiting", None), ("Done", None)], self.web.history(5))
-
-    def test_slow_answer_runs_into_a_timeout_until_it_is_fast_again(self) -> None:
-        self.web.slow(30.0)
-        with self.assertRaises(requests.ReadTimeout):
-            self.put(5, "Done", timeout=0.2)
-        self.web.slow(0.0)
-        self.assertEqual(200, self.put(5, "Failed").status_code)
-
-    def test_dead_one_refuses_connections_and_comes_back_on_its_port_with_its_jobs(self) -> None:
-        self.put(5, "Building")
-        port = self.web.port
-        self.web.die()
-        with self.assertRaises(requests.ConnectionError):
-            self.put(5, "Done")
-        self.web.come_back()
-        self.assertEqual(port, self.web.port)
-        self.put(5, "Failed")
-        self.assertEqual(["Waiting", "Building", "Failed"], [status for status, _ in self.web.history(5)])
-
-    def test_hanging_one_answers_when_told_to_go_on(self) -> None:
-        self.web.hang()
-        answers = self.put_in_thread()
-        wait_until(lambda: self.web.requests, BOUND, "the request to arrive")
-        with self.assertRaises(requests.ReadTimeout):
-            requests.get(f"{self.web.url}/job/5", timeout=0.2)
-        self.assertEqual(([], None), (answers, self.web.requests[0].status))
-        self.web.go_on()
-        wait_until(lambda: answers, BOUND, "an answer")
-        self.assertEqual([200], answers)
-
-    def test_death_breaks_the_connection_of_a_request_that_hangs(self) -> None:
-        self.web.hang()
-        answers = self.put_in_thread()
-        wait_until(lambda: self.web.requests, BOUND, "the request to arrive")
-        self.web.die()
-        wait_until(lambda: answers, BOUND, "an error")
-        self.assertEqual(["ConnectionError"], answers)
-        self.assertEqual([("Waiting", None)], self.web.history(5))
-
-    def put_in_thread(self) -> list[int | str]:
-        """Report Done from a thread; its answer's code, or its error's name, appears in the list."""
-        answers: list[int | str] = []
-
-        def report() -> None:
-            try:
-                answers.append(self.put(5, "Done").status_code)
-            except requests.RequestException as error:
-                answers.append(type(error).__name__)
-
-        thread = threading.Thread(target=report)
-        thread.start()
-        self.addCleanup(thread.join)
-        return answers

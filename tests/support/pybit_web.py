@@ -1,46 +1,34 @@
-"""A stand-in for PyBit's web front-end: the part of its HTTP interface that a build client meets.
+"""A stand-in for PyBit's web front-end: the part of its HTTP interface that a build client and its tests meet.
 
-It answers as the real one was seen to answer (captures under ``tests/captures/http``), and it can be slow,
-broken, silent or dead when told so. It runs in threads of the process that tests and knows nothing of rbit.
+It answers as the real one was seen to answer, and publishes what the real one was seen to publish (captures
+under ``tests/captures``); it can be slow, broken, silent or dead when told so. It runs in threads of the process
+that tests and knows nothing of rbit.
 """
 
 from __future__ import annotations
 
-import datetime
-import html
-import json
-import re
 import threading
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Protocol
+
+import pika
 
 from tests.support.http_wire import Answer, Request, Server
 from tests.support.processes import free_port
+from tests.support.pybit_broker import Broker, Connect
+from tests.support.pybit_control import Control
+from tests.support.pybit_model import STATUSES, Build, Database, Model, Transport, model
+from tests.support.pybit_routes import Routes, error_page
 
-STATUSES = ("Waiting", "Blocked", "Cancelled", "Building", "Failed", "Uploaded", "Done")
+__all__ = ["STATUSES", "PybitWeb"]
 
-
-@dataclass
-class _Job:
-    package: dict[str, Any]
-    client: str | None = None
-    rows: list[tuple[str, str | None, str]] = field(default_factory=list)  # status, client sent with it, time
-
-
-def _error_page(code: int) -> Answer:
-    title = f"Error: {code}"
-    page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
-    return Answer(code, HTTPStatus(code).phrase, page)
+BLOCKED_BOUND = 10.0  # seconds that a broker may hold a connection up
 
 
-def _json(value: object) -> Answer:
-    return Answer(200, "OK", json.dumps(value), "application/json")
+class Node(Protocol):
+    """A broker that tests started."""
 
-
-def _model(kind: str, /, **fields: object) -> dict[str, object]:
-    return {"py/object": f"pybit.models.{kind}", **fields}
+    def parameters(self) -> pika.ConnectionParameters:
+        """Return how to connect to it."""
 
 
 class PybitWeb:
@@ -48,15 +36,27 @@ class PybitWeb:
 
     Arguments:
         user, password: what basic authentication wants.
+        broker: the RabbitMQ that it publishes to, or a function that returns a new connection to it; None for
+            one that is away: then what needs it (submissions, retries and cancels) is answered with 500, and no
+            build client is active.
+
+    Attributes:
+        requests: all requests, as they came.
+        buildds: the ids of the build clients by name.
+        blacklist: names of packages that are taken and not built.
     """
 
-    def __init__(self, user: str = "admin", password: str = "pass") -> None:
+    def __init__(self, user: str = "admin", password: str = "pass", broker: Node | Connect | None = None) -> None:
         self.user = user
         self.password = password
         self.requests: list[Request] = []
-        self.buildds: dict[str, int] = {}
         self.port = 0
-        self._jobs: dict[int, _Job] = {}
+        self._database = Database()
+        self.buildds = self._database.buildds
+        self.blacklist = self._database.blacklist
+        publisher = Broker(_connect(broker))
+        self._control = Control(self._database, publisher, lambda: f"127.0.0.1:{self.port}")
+        self._routes = Routes(self._database, publisher, self._control, lambda: (self.user, self.password))
         self._lock = threading.RLock()
         self._delay = 0.0
         self._failures: list[int] = []
@@ -79,20 +79,61 @@ class PybitWeb:
         return f"http://127.0.0.1:{self.port}"
 
     def add_job(self, job_id: int, package: dict[str, Any] | None = None) -> None:
-        """Add a job with the status Waiting.
+        """Add a job with the status Waiting, as if it had been submitted, but without a message.
 
         Arguments:
-            job_id: its id in the URLs.
+            job_id: its id in the URLs; a job that has it already is replaced.
             package: the JSON of its PackageInstance; None for one that is made up.
         """
         with self._lock:
-            self._jobs[job_id] = _Job(package or _package(job_id))
-            self._add_row(self._jobs[job_id], "Waiting", None)
+            job = self._database.add_job(package or _package(job_id), job_id)
+            job.transport = {"method": "git", "uri": "http://example.org/", "vcs_id": ""}
+
+    def register(self, dist: str, arch: str, suite: str, format: str, build_env: str | None = None) -> None:
+        """Make names known that submissions may use, and have the suite built for the arch.
+
+        cnx, any, latex and pdf are known. "any" in a submission means every arch of its suite.
+        """
+        with self._lock:
+            self._database.register(dist, arch, suite, format, build_env)
+
+    def submit(
+        self, queue: str = "cnx_any_latex_pdf", package: str = "col11406", version: str = "1.0", *,
+        uri: str = "http://example.org/content/col11406?a=1&b=2", method: str = "git",
+        vcs_id: str | None = "abc123",
+    ) -> int:
+        """Submit a job as a call of /job/vcshook does, without HTTP; names that are not known are registered.
+
+        Arguments:
+            queue: the names of distribution, arch, suite and format, with ``_`` between them.
+            package, version: what is to be built.
+            uri, method, vcs_id: its transport; None as vcs_id is refused after the job was made.
+
+        Returns:
+            the id of the job, of the first one if the suite has more arches that fit.
+
+        Errors:
+            PybitError: PyBit would have answered 500.
+            IndexError: the package is on the blacklist.
+        """
+        dist, arch, suite, kind = queue.split("_")
+        transport: Transport = {"method": method, "uri": uri, "vcs_id": vcs_id}
+        with self._lock:
+            self._database.register(dist, arch, suite, kind)
+            return self._control.submit(Build(dist, arch, suite, kind, package, version), transport)[0].id
+
+    def cancel(self, job_id: int) -> None:
+        """Cancel a job as a call of /job/ID/cancel does, without HTTP; PybitError for what is answered 500."""
+        with self._lock:
+            self._control.cancel(self._database.job(job_id))
 
     def history(self, job_id: int) -> list[tuple[str, str | None]]:
-        """Return the statuses of a job, oldest first, each with the client that was sent with it."""
+        """Return the statuses of a job, oldest first, each with the client that was sent with it.
+
+        Empty for a job that was deleted, of which HTTP shows one row without a status.
+        """
         with self._lock:
-            return [(status, client) for status, client, _ in self._jobs[job_id].rows]
+            return [(status, client) for status, client, _ in self._database.jobs[job_id].rows]
 
     def slow(self, seconds: float) -> None:
         """Wait before each answer from now on; 0 ends it."""
@@ -153,7 +194,7 @@ class PybitWeb:
         if server.gone.wait(self._delay):
             return None
         with self._lock:
-            answer = _error_page(failure) if failure else self._route(request)
+            answer = error_page(failure) if failure else self._routes.answer(request)
             if self._elsewhere is not None:
                 answer = Answer(302, "Found", headers={"Location": self._elsewhere + request.path})
             answer.drip, answer.drip_head = self._drip
@@ -162,84 +203,28 @@ class PybitWeb:
             request.status = answer.status
             return answer
 
-    def _route(self, request: Request) -> Answer:
-        path = urlsplit(request.path).path
-        writes = request.method in {"PUT", "POST"}
-        job = re.fullmatch(r"/job/(\d+)(/status)?", path)
-        if writes and request.auth != (self.user, self.password):
-            login = {"Www-Authenticate": 'Basic realm="PyBit"'}
-            return Answer(401, "- Unauthorized", "401 - Unauthorized", "text/html", login)
-        if not writes and request.method != "GET":
-            return _error_page(405)
-        if path in {"/buildd", "/buildd/"}:
-            return self._put_buildd(request.form) if writes else self._get_buildds()
-        if job and job[2]:
-            return _error_page(405) if writes else self._get_history(int(job[1]))
-        if job:
-            return self._put_status(int(job[1]), request.form) if writes else self._get_job(int(job[1]))
-        return _error_page(404)
 
-    def _put_status(self, job_id: int, form: dict[str, str]) -> Answer:
-        # PyBit stores form values escaped.
-        status, client = (_escaped(form.get(name, "")) for name in ("status", "client"))
-        if not status:
-            return Answer(400, "- Required fields missing.")
-        job = self._jobs.get(job_id)
-        if job is None or status not in STATUSES:
-            return _error_page(500)
-        if client:
-            job.client = client
-            self.buildds.setdefault(client, len(self.buildds) + 1)
-        self._add_row(job, status, client or None)
-        return Answer(200)
+def _connect(broker: Node | Connect | None) -> Connect | None:
+    if broker is None or callable(broker):
+        return broker
 
-    def _get_history(self, job_id: int) -> Answer:
-        job = self._jobs.get(job_id)
-        if job is None:
-            return Answer(404, "- No job found with this ID.")
-        # The real one shows the job's present client in every row, also in rows of another client.
-        return _json([
-            _model("JobHistory", job_id=job_id, status=status, buildclient=job.client, time=when)
-            for status, _, when in job.rows
-        ])
+    def connect() -> pika.BlockingConnection:
+        parameters = broker.parameters()
+        parameters.blocked_connection_timeout = BLOCKED_BOUND  # or a broker under an alarm holds up all calls
+        return pika.BlockingConnection(parameters)
 
-    def _get_job(self, job_id: int) -> Answer:
-        job = self._jobs.get(job_id)
-        if job is None:
-            return _error_page(500)
-        client = job.client and _model("BuildD", id=self.buildds[job.client], name=job.client)
-        return _json(_model("Job", id=job_id, packageinstance=job.package, buildclient=client))
-
-    def _get_buildds(self) -> Answer:
-        return _json([_model("BuildD", id=key, name=name) for name, key in sorted(self.buildds.items())])
-
-    def _put_buildd(self, form: dict[str, str]) -> Answer:
-        name = form.get("name", "")
-        if not name:
-            return Answer(400, "- Required fields missing.")
-        if name in self.buildds:
-            return _error_page(500)
-        self.buildds[name] = len(self.buildds) + 1
-        return Answer(200)
-
-    @staticmethod
-    def _add_row(job: _Job, status: str, client: str | None) -> None:
-        job.rows.append((status, client, str(datetime.datetime.now())))
+    return connect
 
 
-def _escaped(value: str) -> str:
-    return html.escape(value, quote=False).replace('"', "&quot;")
-
-
-def _package(job_id: int) -> dict[str, Any]:
-    return _model(
+def _package(job_id: int) -> Model:
+    return model(
         "PackageInstance",
         id=job_id,
-        package=_model("Package", id=job_id, version="1.0", name=f"package{job_id}"),
-        arch=_model("Arch", id=3, name="any"),
+        package=model("Package", id=job_id, version="1.0", name=f"package{job_id}"),
+        arch=model("Arch", id=3, name="any"),
         build_env=None,
-        suite=_model("Suite", id=4, name="latex"),
-        distribution=_model("Dist", id=2, name="cnx"),
-        format=_model("Format", id=2, name="pdf"),
+        suite=model("Suite", id=4, name="latex"),
+        distribution=model("Dist", id=2, name="cnx"),
+        format=model("Format", id=2, name="pdf"),
         master=True,
     )
