@@ -23,6 +23,27 @@ class FaultTest(ExchangeCase):
         self.assertEqual([503, 500, 200], [self.put(5, "Done").status_code for _ in range(3)])
         self.assertEqual([("Waiting", None), ("Done", None)], self.web.history(5))
 
+    def test_only_requests_of_a_path_fail(self) -> None:
+        self.web.fail_next(2, 503, "/status$")
+        status = f"{self.web.url}/job/5/status"
+        codes = [requests.get(status, timeout=BOUND).status_code, self.put(5, "Done").status_code]
+        codes += [requests.get(status, timeout=BOUND).status_code for _ in range(2)]
+        self.assertEqual([503, 200, 503, 200], codes)
+
+    def test_only_requests_of_a_path_are_slow(self) -> None:
+        status = f"{self.web.url}/job/5/status"
+        self.web.slow(30.0, "/status$")
+        with self.assertRaises(requests.ReadTimeout):
+            requests.get(status, timeout=0.2)
+        self.assertEqual(200, self.put(5, "Done").status_code)
+        self.web.slow(0.0, "/status$")
+        self.assertEqual(200, requests.get(status, timeout=BOUND).status_code)
+        self.web.slow(30.0)
+        self.web.slow(0.0, "^/job/5$")
+        self.assertEqual(200, self.put(5, "Failed").status_code)
+        with self.assertRaises(requests.ReadTimeout):
+            requests.get(status, timeout=0.2)
+
     def test_slow_answer_runs_into_a_timeout_until_it_is_fast_again(self) -> None:
         self.web.slow(30.0)
         with self.assertRaises(requests.ReadTimeout):

@@ -7,6 +7,7 @@ that tests and knows nothing of rbit.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any, Protocol
 
@@ -58,8 +59,8 @@ class PybitWeb:
         self._control = Control(self._database, publisher, lambda: f"127.0.0.1:{self.port}")
         self._routes = Routes(self._database, publisher, self._control, lambda: (self.user, self.password))
         self._lock = threading.RLock()
-        self._delay = 0.0
-        self._failures: list[int] = []
+        self._delays: dict[str, float] = {}  # by a pattern of paths, the newest last
+        self._failures: list[tuple[int, str]] = []  # code, pattern of paths
         self._drip = (0.0, False)
         self._elsewhere: str | None = None
         self._open = threading.Event()  # cleared while it hangs
@@ -135,14 +136,30 @@ class PybitWeb:
         with self._lock:
             return [(status, client) for status, client, _ in self._database.jobs[job_id].rows]
 
-    def slow(self, seconds: float) -> None:
-        """Wait before each answer from now on; 0 ends it."""
-        self._delay = seconds
+    def slow(self, seconds: float, path: str = "") -> None:
+        """Wait before each answer from now on; 0 ends it.
 
-    def fail_next(self, count: int, code: int) -> None:
-        """Answer the next requests with an error code and do nothing else with them."""
+        Arguments:
+            seconds: how long.
+            path: a regular expression: only requests in whose path it is found; of several that fit the
+                newest counts. Without it, all requests, and what was said for paths is forgotten.
+        """
         with self._lock:
-            self._failures += [code] * count
+            if not path:
+                self._delays.clear()
+            self._delays.pop(path, None)
+            self._delays[path] = seconds
+
+    def fail_next(self, count: int, code: int, path: str = "") -> None:
+        """Answer the next requests with an error code and do nothing else with them.
+
+        Arguments:
+            count: how many.
+            code: the HTTP status.
+            path: a regular expression: only requests in whose path it is found; the others pass.
+        """
+        with self._lock:
+            self._failures += [(code, path)] * count
 
     def drip(self, seconds: float, head: bool = False) -> None:
         """Wait before each byte of a long text of an answer from now on, with ``head`` of its head too."""
@@ -189,9 +206,9 @@ class PybitWeb:
     def _work_off(self, request: Request, server: Server) -> Answer | None:
         with self._lock:
             self.requests.append(request)
-            failure = self._failures.pop(0) if self._failures else None
+            failure = self._next_failure(request.path)
         self._open.wait()
-        if server.gone.wait(self._delay):
+        if server.gone.wait(self._delay(request.path)):
             return None
         with self._lock:
             answer = error_page(failure) if failure else self._routes.answer(request)
@@ -202,6 +219,18 @@ class PybitWeb:
                 answer.body += " " * 10_000
             request.status = answer.status
             return answer
+
+    def _next_failure(self, path: str) -> int | None:
+        for index, (code, pattern) in enumerate(self._failures):
+            if re.search(pattern, path):
+                del self._failures[index]
+                return code
+        return None
+
+    def _delay(self, path: str) -> float:
+        with self._lock:
+            chosen = [seconds for pattern, seconds in self._delays.items() if re.search(pattern, path)]
+        return chosen[-1] if chosen else 0.0
 
 
 def _connect(broker: Node | Connect | None) -> Connect | None:
