@@ -15,9 +15,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from rbit.broker import Connection, Delivery
+from rbit.broker import Connection, Delivery, is_connected
+from rbit.cancels import Cancels
+from rbit.commands import Commands
 from rbit.errors import ConnectionLost, DeliveryLost
 from rbit.feed import Feed
+from rbit.front import Front
+from rbit.gate import Gate
 from rbit.job import Job, Outcome
 from rbit.link import Link
 from rbit.message import GOOD, WAITING
@@ -31,7 +35,7 @@ from rbit.settlement import Settlement
 from rbit.slot import Slot
 from rbit.sources import Sources
 from rbit.stop import PATIENCE, StopSignals
-from rbit.tree import Forest
+from rbit.tree import INTERRUPT_FIRST, TERMINATE, Forest, Ladder
 
 log = logging.getLogger("rbit.client")
 
@@ -40,6 +44,7 @@ BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while the
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
 MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at once
 MOST_ENDED = 10  # jobs of a queue whose last status is on its way to RabbitMQ
+REMEMBERED = 3600.0  # seconds for which a job is not run that was cancelled before it came
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
 
 
@@ -51,12 +56,12 @@ class Client:
         runners: the runner of each queue, by its name.
         poll_time: seconds between two polls.
         once: whether to stop when nothing more can run now.
-        pump: tells PyBit, once it is started here; None without ``[pybit]``.
+        front: makes a caller of PyBit, which one thread may use; None without ``[pybit]``.
     """
 
     def __init__(
         self, config: Config, runners: Mapping[str, Runner], poll_time: float, once: bool = False,
-        pump: Pump | None = None,
+        front: Callable[[], Front] | None = None,
     ) -> None:
         self._sections: dict[str, RunnerSettings] = {section.queue: section for section in config.runners}
         self._runners = runners
@@ -65,12 +70,16 @@ class Client:
         name = f"rbit {config.client.name}"
         self._link = Link(config.amqp, name, config.client.lease_ttl)
         self._publisher = Publisher(config.amqp, f"{name} (publisher)")
-        self._pump = pump
+        self._pump = Pump(config.amqp, config.client.name, front()) if front else None
         quorum = config.amqp.queue_type == "quorum"
-        self._feed = Feed(config.client.name, self._publisher, pump.wake if pump else None, quorum)
+        arrived = self._pump.wake if self._pump else None
+        self._feed = Feed(config.client.name, self._publisher, arrived, quorum)
+        self._cancels = Cancels(REMEMBERED + max((section.retry_delay for section in config.runners), default=0.0))
+        timeout = config.pybit.gate_timeout if config.pybit else 0.0
+        gate = Gate(config.client.name, self._cancels, front, timeout, self._look)
         forest = Forest()
         self._slots = [
-            Slot(number + 1, forest, self._post_end,
+            Slot(number + 1, forest, self._post_end, gate=gate,
                  worker_jobs=config.client.max_jobs_per_worker, worker_idle=config.client.worker_idle)
             for number in range(config.client.concurrency)
         ]
@@ -82,6 +91,7 @@ class Client:
             config, self._publisher, self._sources, self._rota, post=self._post, begin=self._start
         )
         self._claims = self._settlement.claims
+        self._commands = Commands(self._claims, self._cancels, self._feed, self._cancel)
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._obeyed = 0
         self._leave_by: float | None = None
@@ -120,6 +130,7 @@ class Client:
             self._events.popleft()()
         self._settlement.tend()
         try:
+            self._listen()
             self._search()
             if not self._take_one() and not self._events:
                 self._sources.prove()
@@ -154,9 +165,9 @@ class Client:
                     self._end_now(slot, slot.job, Outcome(WAITING, "rbit was stopped"))
         self._obeyed = signals
 
-    def _end_now(self, slot: Slot, job: Job, verdict: Outcome) -> None:
+    def _end_now(self, slot: Slot, job: Job, verdict: Outcome, ladder: Ladder = TERMINATE) -> None:
         if job.begun:
-            slot.end(verdict)
+            slot.end(verdict, ladder)
         else:
             job.outcome = verdict
             self._end(job)
@@ -169,6 +180,28 @@ class Client:
                 self._claims.search_anew()
         except ConnectionLost as error:
             self._lose(error)
+
+    def _listen(self) -> None:
+        """Obeys commands, also while one message comes after the other. Errors: ConnectionLost."""
+        connection = self._link.connection
+        if connection is not None:
+            self._link.breathe(SLICE)
+            for body in self._presence.commands(connection):
+                self._commands.obey(body)
+
+    def _cancel(self, job: Job, verdict: Outcome) -> None:
+        self._end_now(self._slot_of(job), job, verdict, INTERRUPT_FIRST)
+
+    def _look(self, client: str, answer: Callable[[bool], None]) -> None:
+        """Has the main thread find out whether a client is connected, if it can; any thread may call this."""
+        self._post(partial(self._look_now, client, answer))
+
+    def _look_now(self, client: str, answer: Callable[[bool], None]) -> None:
+        if self._link.connection is not None:
+            try:
+                answer(is_connected(self._link.connection, client))
+            except ConnectionLost as error:
+                self._lose(error)
 
     def _lose(self, error: ConnectionLost) -> None:
         """Gives the connection up, and remembers what may come again."""
@@ -268,6 +301,8 @@ class Client:
         self._all_good = self._all_good and job.outcome.status in GOOD
         self._rota.ask_again()
         self._settlement.end(job)
+        if job.fate and job.fate.final and job.updates.job is not None:
+            self._cancels.end(job.updates.job)
 
     def _may_leave(self) -> bool:
         """Whether there is nothing left to wait for."""

@@ -8,7 +8,8 @@ import logging.config
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from rbit import __version__, errors
@@ -16,8 +17,8 @@ from rbit.logs import Output
 
 if TYPE_CHECKING:
     from rbit.config import Config
-    from rbit.pump import Pump
     from rbit.runners import Runner
+    from rbit.web import Web
 
 log = logging.getLogger("rbit")
 
@@ -136,19 +137,18 @@ def run(options: argparse.Namespace) -> int:
     start_logging(settings, options.debug)
     poll_time = options.poll_time or settings.client.polling_time
     announce(settings, made, poll_time)
-    client = Client(settings, made, poll_time, options.once, pump_for(settings))
+    client = Client(settings, made, poll_time, options.once, front_of(settings))
     client.run()
     return errors.EXIT_JOBS_FAILED if options.once and not client.all_good else errors.EXIT_OK
 
 
-def pump_for(settings: Config) -> Pump | None:
-    """Returns what tells PyBit, not started; None without ``[pybit]``, which needs no HTTP either."""
+def front_of(settings: Config) -> Callable[[], Web] | None:
+    """Returns what makes a caller of PyBit; None without ``[pybit]``, which needs no HTTP either."""
     if settings.pybit is None:
         return None
-    from rbit.pump import Pump  # noqa: PLC0415
     from rbit.web import Web  # noqa: PLC0415
 
-    return Pump(settings.amqp, settings.client.name, Web(settings.pybit, settings.client.name))
+    return partial(Web, settings.pybit, settings.client.name)
 
 
 def tell(error: Exception) -> None:

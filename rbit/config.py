@@ -130,6 +130,7 @@ PYBIT_KEYS = (
     Key("user", ini.anything, "one line", default=""),
     Key("password", ini.anything, "one line", default="", secret=True),
     Key("timeout", ini.seconds, ini.SECONDS, default="10"),
+    Key("gate_timeout", ini.seconds, ini.SECONDS, default="3"),
 )
 RUNNER = "python!package.module:callable or shell!command line"
 RUNNER_KEYS = (

@@ -9,11 +9,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from rbit.cancels import Cancels
+from rbit.front import Front
 from rbit.job import Job, Outcome
-from rbit.message import BLOCKED, CANCELLED, DONE, FAILED, UPLOADED, WAITING, Answer, Entry
+from rbit.message import BLOCKED, CANCELLED, DONE, FAILED, UPLOADED, WAITING
 
 log = logging.getLogger("rbit.client")
 
@@ -21,12 +21,6 @@ NOT_FOUND = 404  # HTTP status code
 LONGEST_LOOK = 5.0  # seconds that RabbitMQ has to say whether another client is connected
 OPEN = frozenset({None, WAITING, BLOCKED, FAILED})  # statuses of jobs that are to be run
 OVER = frozenset({CANCELLED, DONE, UPLOADED})
-
-
-class Front(Protocol):
-    """PyBit; see ``rbit.web.Web``. It does not raise."""
-
-    def last(self, job: int, timeout: float) -> tuple[Answer, Entry | None]: ...
 
 
 class Question:
@@ -109,7 +103,7 @@ class Gate:
         ring()
 
     def _find(self, question: Question, client: str, ring: Callable[[], None]) -> None:
-        """Asks whether the other client lives; until that is known the job waits for its turn to be asked about."""
+        """Asks whether the other client lives; as long as that is not known, the job is better not run."""
         why = f"PyBit says that {client} is at it"
         question.verdict = Outcome(WAITING, why, later=True, skipped=True)
         question.until = time.monotonic() + LONGEST_LOOK

@@ -43,6 +43,7 @@ class Link:
         self._why = ""  # the last attempt failed
         self._refused = False  # whether the broker refused us since the last connection
         self._made_at = 0.0  # time.monotonic()
+        self._waited_at = 0.0  # time.monotonic()
         self._lost_at = 0.0  # time.monotonic()
         self._try_at = 0.0
         self._give_up_at: float | None = time.monotonic() + amqp.connect_timeout  # None after the first
@@ -91,11 +92,17 @@ class Link:
 
     def wait(self, seconds: float) -> None:
         """Serves the connection, or waits for one, at most ``seconds``. Errors: ConnectionLost."""
+        self._waited_at = time.monotonic()
         if self.connection is not None:
             self.connection.wait(seconds)
         else:
             self._bell.wait(seconds)
             self._bell.clear()
+
+    def breathe(self, seconds: float) -> None:
+        """Serves the connection if that was not done for so many seconds. Errors: ConnectionLost."""
+        if time.monotonic() - self._waited_at > seconds:
+            self.wait(0.0)
 
     def wake(self) -> None:
         """Ends a ``wait`` early; any thread may call it."""

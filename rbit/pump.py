@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from rbit import update
 from rbit.broker import Connection, Delivery, Queue, is_missing
 from rbit.errors import BodyRefused, BrokerError, DeliveryLost, QueueUnavailable
-from rbit.message import OUTAGES, Answer, Entry, Settled
+from rbit.front import Front
+from rbit.message import OUTAGES, Answer, Settled
 from rbit.output import visible
 from rbit.repeats import wait_after, worth_saying
 from rbit.settings import AmqpSettings
@@ -34,14 +35,6 @@ LONGEST_HOLD = 60.0 - LONGEST_CALL  # seconds that an update has been held when 
 MOST_HELD = 1000  # updates
 
 T = TypeVar("T")
-
-
-class Front(Protocol):
-    """PyBit; see ``rbit.web.Web``. It does not raise."""
-
-    def put(self, job: int, status: str) -> Answer: ...
-    def last(self, job: int) -> tuple[Answer, Entry | None]: ...
-    def register(self) -> bool: ...
 
 
 @dataclass(eq=False)

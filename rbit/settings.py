@@ -90,12 +90,14 @@ class PybitSettings:
         url: of PyBit's web, http or https, without a slash at its end.
         user, password: for basic authentication; an empty user means none.
         timeout: seconds to connect, and seconds to wait for an answer.
+        gate_timeout: seconds that PyBit has to say, before a job starts, what it knows of it.
     """
 
     url: str
     user: str
     password: str = field(repr=False)
     timeout: float
+    gate_timeout: float
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rbit.errors import RbitError, StartUnknown, WorkerError
+from rbit.gate import Gate
 from rbit.job import Job, printable
 from rbit.message import BUILDING, FAILED, WAITING
 from rbit.output import forget, visible
@@ -37,18 +38,20 @@ class Slot(threading.Thread):
         number: from 1; for the log.
         forest: where its processes are started.
         done: called in the slot's thread with the job when it has an outcome and no process is left.
+        gate: knows jobs that are not to be run; None: all are run.
         worker_jobs: a worker is replaced after so many; 0: never.
         worker_idle: seconds without a job after which its processes are ended; None: never.
     """
 
     def __init__(
         self, number: int, forest: Forest, done: Callable[[Job], None],
-        *, worker_jobs: int = 0, worker_idle: float | None = None,
+        *, gate: Gate | None = None, worker_jobs: int = 0, worker_idle: float | None = None,
     ) -> None:
         super().__init__(name=f"slot-{number}", daemon=True)
         self.job: Job | None = None  # what it has to do; set and cleared by the main thread
         self._forest = forest
         self._done = done
+        self._gate = gate
         self._worker_jobs = worker_jobs
         self._worker_idle = worker_idle
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -82,7 +85,7 @@ class Slot(threading.Thread):
             if self._verdict is None:
                 self._ladder = ladder
                 self._verdict = verdict  # last: the slot's thread waits for it
-        os.eventfd_write(self._bell, 1)
+        self._ring()
 
     def close(self) -> None:
         """Ends the slot's processes and its thread, once the job is done; ``join`` waits for that."""
@@ -117,10 +120,16 @@ class Slot(threading.Thread):
             self._give_up(self.name)
         return self._jobs.get()  # one may have come meanwhile: it gets new processes
 
+    def _ring(self) -> None:
+        with contextlib.suppress(OSError):  # the slot has ended meanwhile
+            os.eventfd_write(self._bell, 1)
+
     def _work(self, job: Job) -> Outcome:
         outcome = Outcome(WAITING, later=True, pause=True)
         try:
             facts = job.check()
+            if refusal := self._refusal(job):
+                return refusal
             plan = job.runner.prepare(job.message, facts)
             for _ in range(2):
                 try:
@@ -139,6 +148,13 @@ class Slot(threading.Thread):
         except RbitError as error:
             return Outcome(FAILED, str(error))
         return Outcome(WAITING, f"no worker can be started: {outcome.why}", later=True, pause=True)
+
+    def _refusal(self, job: Job) -> Outcome | None:
+        """Returns the outcome of a job that is not to be run; None for one that is."""
+        question = self._gate.ask(job, self._ring) if self._gate else None
+        while question and question.open and self._verdict is None:
+            self._turn(question.until)
+        return self._verdict or (question.verdict if question else None)
 
     def _start(self, job: Job, plan: Call | Command) -> CommandProcess | WorkerProcess:
         """Starts a process for a job. Errors: CommandRefused for this job; WorkerError for all jobs."""

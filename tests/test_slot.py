@@ -16,12 +16,15 @@ from typing import Any
 
 from rbit import keeper
 from rbit.broker import Delivery
+from rbit.feed import Feed
 from rbit.job import Job, Outcome
 from rbit.message import CANCELLED, WAITING, Properties
+from rbit.publisher import Publisher
 from rbit.runners import make
-from rbit.settings import RunnerSettings
+from rbit.settings import AmqpSettings, RunnerSettings
 from rbit.slot import Slot
 from rbit.tree import INTERRUPT_FIRST, TERMINATE, Forest, Ladder, Tree
+from rbit.update import Update
 from tests.support.waiting import wait_until
 
 LONG = 60.0  # seconds; longer than any test waits, so what ended within the test did not wait for it
@@ -30,6 +33,7 @@ INTERRUPT: Ladder = ((signal.SIGINT, LONG),)
 THEN_TERMINATE: Ladder = ((signal.SIGINT, SHORT), (signal.SIGTERM, LONG))
 THEN_KILL: Ladder = ((signal.SIGINT, SHORT), (signal.SIGTERM, SHORT))
 CANCEL = Outcome(CANCELLED, "cancelled")
+AMQP = AmqpSettings((("127.0.0.1", None),), 1, "guest", "guest", "/", 30, 60.0, "classic")
 
 JOBS = '''
 import os, signal, subprocess, sys, time
@@ -132,6 +136,19 @@ class Records(logging.Handler):
         self.lines.append(record.getMessage())
 
 
+class SilentFeed(Feed):
+    """Publishes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("bob-villa", Publisher(AMQP, "test"), None, False)
+
+    def publish(
+        self, update: Update, to_pybit: bool, answers: str | None, done: Callable[[bool], None]
+    ) -> None:
+        """Say that it is published."""
+        done(True)
+
+
 class SlotCase(unittest.TestCase):
     """A slot of the client's in the process that tests, in a folder of its own; no broker."""
 
@@ -159,7 +176,7 @@ class SlotCase(unittest.TestCase):
         forest = arguments.pop("forest", None) or Forest()
         # It has made this process a parent of orphans, which is not wanted by other tests.
         self.addCleanup(ctypes.CDLL(None).prctl, keeper.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-        slot = Slot(1, forest, None, self.done.put, **arguments)
+        slot = Slot(1, forest, self.done.put, **arguments)
         slot.start()
         self.addCleanup(slot.join, 30.0)
         self.addCleanup(slot.close)
@@ -170,7 +187,7 @@ class SlotCase(unittest.TestCase):
         section = RunnerSettings("q", runner, None, None, False, "park", 60.0, 0, 10, {})
         unused: Any = None
         delivery = Delivery("q", 1, body.encode(), Properties(), False, unused, unused)
-        job = Job(delivery, section, make(section), next(self.numbers))
+        job = Job(delivery, section, make(section), next(self.numbers), SilentFeed())
         slot.begin(job)
         return job
 

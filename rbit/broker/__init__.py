@@ -11,6 +11,6 @@ from rbit.broker.private import PrivateQueue, is_connected
 from rbit.broker.queue import Delivery, Queue, is_missing, prepare_exchange
 
 __all__ = [
-    "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Queue", "Topic", "is_connected", "is_missing", "keeping", "of_type",
-    "prepare_exchange", "returning",
+    "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Queue", "Topic", "is_connected", "is_missing",
+    "keeping", "of_type", "prepare_exchange", "returning",
 ]
