@@ -18,6 +18,7 @@ from functools import partial
 from rbit.broker import Connection, Delivery, is_connected
 from rbit.cancels import Cancels
 from rbit.commands import Commands
+from rbit.crew import Crew
 from rbit.errors import ConnectionLost, DeliveryLost
 from rbit.feed import Feed
 from rbit.front import Front
@@ -32,10 +33,9 @@ from rbit.rota import Rota
 from rbit.runners import Runner
 from rbit.settings import Config, RunnerSettings
 from rbit.settlement import Settlement
-from rbit.slot import Slot
 from rbit.sources import Sources
 from rbit.stop import PATIENCE, StopSignals
-from rbit.tree import INTERRUPT_FIRST, TERMINATE, Forest, Ladder
+from rbit.tree import INTERRUPT_FIRST
 
 log = logging.getLogger("rbit.client")
 
@@ -46,6 +46,7 @@ MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at
 MOST_ENDED = 10  # jobs of a queue whose last status is on its way to RabbitMQ
 REMEMBERED = 3600.0  # seconds for which a job is not run that was cancelled before it came
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
+STOPPED = Outcome(WAITING, "rbit was stopped")
 
 
 class Client:
@@ -77,18 +78,13 @@ class Client:
         self._cancels = Cancels(REMEMBERED + max((section.retry_delay for section in config.runners), default=0.0))
         timeout = config.pybit.gate_timeout if config.pybit else 0.0
         gate = Gate(config.client.name, self._cancels, front, timeout, self._look)
-        forest = Forest()
-        self._slots = [
-            Slot(number + 1, forest, self._post_end, gate=gate,
-                 worker_jobs=config.client.max_jobs_per_worker, worker_idle=config.client.worker_idle)
-            for number in range(config.client.concurrency)
-        ]
+        self._crew = Crew(config.client, gate, self._post_end)
         self._events: deque[Callable[[], None]] = deque()
         self._numbers = itertools.count(1)
         self._sources = Sources(self._sections, config.client.name, self._rota)
         self._presence = Presence(config.client.name, NAME_PATIENCE * config.amqp.heartbeat)
         self._settlement = Settlement(
-            config, self._publisher, self._sources, self._rota, post=self._post, begin=self._start
+            config, self._publisher, self._sources, self._rota, post=self._post, begin=self._crew.begin
         )
         self._claims = self._settlement.claims
         self._commands = Commands(self._claims, self._cancels, self._feed, self._cancel)
@@ -108,9 +104,10 @@ class Client:
         Errors, before the first connection only: BrokerRefused, BrokerUnreachable.
         """
         self._stop.install()
-        for thread in (self._publisher, self._pump, *self._slots):
-            if thread is not None:
-                thread.start()
+        self._publisher.start()
+        if self._pump is not None:
+            self._pump.start()
+        self._crew.start()
         try:
             while not self._may_leave():
                 self.turn()
@@ -140,7 +137,7 @@ class Client:
 
     def _tick(self) -> None:
         """Ends a wait for a silent broker: soon, if nothing is left that it could do for us."""
-        if self._obeyed and not self._stop.hurried and any(map(is_running, self._slots)):
+        if self._obeyed and not self._stop.hurried and self._crew.is_running:
             return  # while jobs run it may take its time
         done = not self._claims.unsettled and not self._sources.unproven
         self._link.interrupt(PATIENCE if done else BUSY_PATIENCE)
@@ -149,28 +146,17 @@ class Client:
         """Acts on signals that have come: the first ends the taking of messages, the second the jobs."""
         signals = self._stop.count()
         if self._obeyed == 0 < signals:
-            running = [str(slot.job) for slot in self._slots if slot.job]
-            if running:
-                log.info("stopping after %s; a second signal ends what runs", ", ".join(running))
-            else:
-                log.info("stopping")
+            running = ", ".join(map(str, self._crew.jobs))
+            log.info("stopping%s", f" after {running}; a second signal ends what runs" if running else "")
             self._link.hurry()
-            for slot in self._slots:
-                if slot.job and not slot.job.begun:  # it waits for its lease, and an alarm may hold that up
-                    self._end_now(slot, slot.job, Outcome(WAITING, "rbit was stopped"))
+            for job in self._crew.jobs:
+                if not job.begun:  # it waits for its lease, and an alarm may hold that up
+                    self._crew.end(job, STOPPED)
         if self._obeyed < 2 <= signals:
             log.info("stopping now")
-            for slot in self._slots:
-                if slot.job:
-                    self._end_now(slot, slot.job, Outcome(WAITING, "rbit was stopped"))
+            for job in self._crew.jobs:
+                self._crew.end(job, STOPPED)
         self._obeyed = signals
-
-    def _end_now(self, slot: Slot, job: Job, verdict: Outcome, ladder: Ladder = TERMINATE) -> None:
-        if job.begun:
-            slot.end(verdict, ladder)
-        else:
-            job.outcome = verdict
-            self._end(job)
 
     def _prepare(self, connection: Connection) -> None:
         """Looks at every queue after a connection was made, once the client's name is ours."""
@@ -190,7 +176,7 @@ class Client:
                 self._commands.obey(body)
 
     def _cancel(self, job: Job, verdict: Outcome) -> None:
-        self._end_now(self._slot_of(job), job, verdict, INTERRUPT_FIRST)
+        self._crew.end(job, verdict, INTERRUPT_FIRST)
 
     def _look(self, client: str, answer: Callable[[bool], None]) -> None:
         """Has the main thread find out whether a client is connected, if it can; any thread may call this."""
@@ -254,7 +240,7 @@ class Client:
 
     def _may_take(self) -> bool:
         """Whether a message could start now."""
-        return not self._obeyed and self._sources.ready and any(slot.job is None for slot in self._slots)
+        return not self._obeyed and self._sources.ready and self._crew.has_room
 
     def _is_full(self, name: str) -> bool:
         section = self._sections[self._sources.origin(name)]
@@ -275,16 +261,9 @@ class Client:
         runner = self._runners[delivery.queue]
         job = Job(delivery, section, runner, next(self._numbers), self._feed)
         log.debug("%s: taken%s", job, " once more" if delivery.redelivered else "")
-        slot = next(slot for slot in self._slots if slot.job is None)
-        slot.job = job
+        self._crew.take(job)
         if self._settlement.take(job):
-            slot.begin(job)
-
-    def _start(self, job: Job) -> None:
-        self._slot_of(job).begin(job)
-
-    def _slot_of(self, job: Job) -> Slot:
-        return next(slot for slot in self._slots if slot.job is job)
+            self._crew.begin(job)
 
     def _post(self, event: Callable[[], None]) -> None:
         """Has the main thread call ``event`` in its next turn; any thread may call this."""
@@ -296,7 +275,7 @@ class Client:
 
     def _end(self, job: Job) -> None:
         """Frees the slot of a job that has an outcome, and has it settled."""
-        self._slot_of(job).job = None
+        self._crew.release(job)
         assert job.outcome is not None
         self._all_good = self._all_good and job.outcome.status in GOOD
         self._rota.ask_again()
@@ -310,11 +289,9 @@ class Client:
             return False
         for job in self._claims.forget():
             log.warning("%s: its message did not come again; another client has it, or takes it next", job)
-            for slot in self._slots:
-                if slot.job is job:
-                    slot.job = None
-                    self._rota.ask_again()
-        idle = not any(slot.job for slot in self._slots)
+            self._crew.release(job)
+            self._rota.ask_again()
+        idle = not self._crew.jobs
         worked_off = self._once and self._sources.ready and self._rota.is_done(self._is_full)
         if not idle or not (self._obeyed or worked_off):
             self._leave_by = None
@@ -333,12 +310,9 @@ class Client:
 
     def _leave(self) -> None:
         """Ends all threads and processes, and gives back what is not settled."""
-        for slot in self._slots:
-            if slot.job:  # only when the loop itself failed
-                self._end_now(slot, slot.job, Outcome(WAITING, "rbit failed"))
-            slot.close()
-        for slot in self._slots:
-            slot.join()
+        for job in self._crew.jobs:  # only when the loop itself failed
+            self._crew.end(job, Outcome(WAITING, "rbit failed"))
+        self._crew.close()
         for job in self._claims.jobs:
             if job.fate and job.fate.copy and not job.copied:
                 job.updates.finish(WAITING, "rbit was stopped", False, lambda: None)
@@ -354,9 +328,3 @@ class Client:
         self._stop.hurry()
         self._link.close()
         log.info("stopped")
-
-
-def is_running(slot: Slot) -> bool:
-    """Whether a slot's job has no outcome yet."""
-    job = slot.job
-    return job is not None and job.outcome is None

@@ -23,7 +23,7 @@ FLOORS = (
     {"job"},
     {"gate", "claims", "fate"},
     {"slot", "leases", "commands"},
-    {"settlement"},
+    {"settlement", "crew"},
     {"client", "check", "failed"},
     {"command"},
     {"cli"},
