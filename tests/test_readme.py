@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,24 @@ class JobsTest(ReadmeCase):
             self.assertEqual(
                 web.history(1)[1:], [("Building", "bob-villa"), ("Done", "bob-villa")], output
             )
+
+
+class FollowTest(ReadmeCase):
+    @example("update")
+    def test_a_status_is_published_as_the_readme_shows_it(self, update: str) -> None:
+        queue = self.queue("cnx_any_latex_pdf")
+        self.channel.exchange_declare("rbit.status", "topic", durable=True)
+        follower = self.channel.queue_declare("", exclusive=True).method.queue
+        self.channel.queue_bind(follower, "rbit.status", "*.Failed")
+        self.publish(queue, request(), message_id="mine")
+        self.once(f"[runner:{queue}]\nrunner = shell!echo no such font >&2; exit 2\n", errors.EXIT_JOBS_FAILED)
+        method, properties, body = self.channel.basic_get(follower, auto_ack=True)
+        shown, seen = json.loads(update), json.loads(body)
+        self.assertEqual({**seen, "time": 0}, {**shown, "time": 0})
+        self.assertEqual(list(seen), list(shown))
+        self.assertLess(abs(time.time() - seen["time"]), 60)
+        self.assertEqual(method.routing_key, "cnx_any_latex_pdf.Failed")
+        self.assertEqual((properties.content_type, properties.correlation_id), ("application/json", "mine"))
 
 
 class ServiceTest(ReadmeCase):
