@@ -43,7 +43,7 @@ class BrokerFaultTest(OwnNodeCase):
         self.node.shut_down()
         rbit.wait_for_line("connection to RabbitMQ lost")
         (rbit.folder / "one").touch()
-        rbit.wait_for_line("its connection was lost; its message is settled when it comes again")
+        rbit.wait_for_line("message #1: Done")
         self.node.start()
         rbit.wait_for_line("its message came again; it is not run twice", 60)
         self.assertEqual(rbit.stop(), 0)

@@ -16,6 +16,7 @@ from rbit.message import Settled
 from rbit.runners import make
 from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
+from tests.support.slots import SilentFeed
 
 TOKEN = "0123456789abcdef" * 2
 SECTION = RunnerSettings("q", "shell!true", None, None, False, "park", 60.0, 0, 10, {})
@@ -48,7 +49,7 @@ class ClaimsTest(BrokerCase):
         return delivery
 
     def job(self, delivery: Delivery) -> Job:
-        made = Job(delivery, replace(SECTION, queue=self.queue), make(SECTION), 1)
+        made = Job(delivery, replace(SECTION, queue=self.queue), make(SECTION), 1, SilentFeed())
         self.claims.add(made)
         return made
 

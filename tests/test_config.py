@@ -59,7 +59,7 @@ class ValuesTest(ConfigCase):
         host = (("localhost", None),)
         amqp = config.AmqpSettings(host, 5672, "guest", "guest", "/", 30, 60.0, "classic")
         self.assertEqual(read.amqp, amqp)
-        self.assertEqual(read.pybit, config.PybitSettings("http://web", "", "", 10.0))
+        self.assertEqual(read.pybit, config.PybitSettings("http://web", "", "", 10.0, 3.0))
         settings = {"runner": "shell!true"}
         runner = config.RunnerSettings("q", "shell!true", None, None, False, "park", 60.0, 0, 10000, settings)
         self.assertEqual(read.runners, (runner,))
@@ -80,7 +80,7 @@ class ValuesTest(ConfigCase):
             "[amqp]\nhost = mq.example.org, [::1]:2, b:3\nqueue_type = quorum\nport = 1\n"
             "user = u\npassword = p # ;\nvirtual_host = v\n"
             "heartbeat = 65535\nconnect_timeout = 2.25\n"
-            "[pybit]\nurl = HTTPS://[::1]:8443/web//\nuser = a\npassword = b\ntimeout = 3\n"
+            "[pybit]\nurl = HTTPS://[::1]:8443/web//\nuser = a\npassword = b\ntimeout = 3\ngate_timeout = .5\n"
             "[runner:q]\nrunner = python!a.b:c\ntimeout = 7.5\nconcurrency = 2\nunsafe_jsonpickle = ON\n"
         )
         suites = ("latex", "princexml", "html")
@@ -91,7 +91,7 @@ class ValuesTest(ConfigCase):
         hosts = (("mq.example.org", None), ("::1", 2), ("b", 3))
         self.assertEqual(read.amqp, config.AmqpSettings(hosts, 1, "u", "p # ;", "v", 65535, 2.25, "quorum"))
         self.assertEqual(read.amqp.nodes, [("mq.example.org", 1), ("::1", 2), ("b", 3)])
-        self.assertEqual(read.pybit, config.PybitSettings("HTTPS://[::1]:8443/web", "a", "b", 3.0))
+        self.assertEqual(read.pybit, config.PybitSettings("HTTPS://[::1]:8443/web", "a", "b", 3.0, 0.5))
         runner = read.runners[0]
         self.assertEqual((runner.timeout, runner.concurrency, runner.unsafe_jsonpickle), (7.5, 2, True))
 

@@ -23,6 +23,9 @@ from tests.support.waiting import wait_until
 from tests.test_loop import JOBS, ran
 
 
+MAIN, PUBLISHER = "rbit bob-villa", "rbit bob-villa (publisher)"  # the names of the client's connections
+
+
 class LinkTest(unittest.TestCase):
     def wait_after_ten(self, lease_ttl: float, hurry: bool = False) -> float:
         """Return how long the next attempt is off when the connection broke ten times in a row."""
@@ -70,27 +73,34 @@ class LostConnectionTest(BrokerCase):
         self.proxy = Proxy(self.node.port)
         self.addCleanup(self.proxy.close)
 
-    def start(self, function: str, queue: str, *arguments: str, **rbit: object) -> RbitProcess:
+    def start(
+        self, function: str, queue: str, *arguments: str, heartbeat: int = 2, **rbit: object
+    ) -> RbitProcess:
         text = self.ini(
             {queue: {"runner": f"python!jobs:{function}"}},
-            amqp={"port": self.proxy.port, "heartbeat": 2}, rbit=rbit,
+            amqp={"port": self.proxy.port, "heartbeat": heartbeat}, rbit=rbit,
         )
         return self.rbit(text, *arguments, files={"jobs.py": JOBS})
 
     def test_ack_into_a_dead_connection_does_not_make_the_job_run_again(self) -> None:
         queue = self.queue_name()
-        self.publish(queue, "one", message_id="1")
-        rbit = self.start("gate", queue)
+        for number, name in enumerate(("one", "two"), 1):
+            self.publish(queue, name, message_id=str(number))
+        rbit = self.start("gate", queue, "--debug", heartbeat=60)
         self.wait_until(lambda: ran(rbit) == ["start one"], what="the job")
-        self.proxy.forget()
-        self.wait_until(lambda: self.depth(queue) == 1, what="the message to be back")
+        self.proxy.hold(PUBLISHER)  # the ack waits for the job's last status, and the next job for nothing
         (rbit.folder / "one").touch()
-        rbit.wait_for_line("message 1: Done")
-        rbit.wait_for_line("connection to RabbitMQ lost")
+        self.wait_until(lambda: len(ran(rbit)) == 3, what="the next job, beside which nothing is asked for")
+        self.proxy.forget(MAIN)
+        self.wait_until(lambda: self.depth(queue) == 2, what="the messages to be back")
+        self.proxy.release()
+        rbit.wait_for_line("message 1: its message is acknowledged")
+        self.proxy.cut(MAIN)
         rbit.wait_for_line("a message came again that is one too many here; it is not run")
         self.wait_until(lambda: self.depth(queue) == 0, what="the ack")
+        (rbit.folder / "two").touch()
         self.assertEqual(rbit.stop(), 0)
-        self.assertEqual(ran(rbit), ["start one", "end one"])
+        self.assertEqual(ran(rbit), ["start one", "end one", "start two", "end two"])
         self.assertEqual(self.depth(queue), 0)
 
     def test_of_two_redelivered_messages_with_one_body_each_is_run(self) -> None:

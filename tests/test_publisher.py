@@ -58,7 +58,7 @@ class PublisherTest(BrokerCase):
         try:
             rbit = self.rbit(self.ini(runners))
             rbit.wait_for_line("WARNING RabbitMQ has an alarm and takes no copies: low on memory; jobs go on")
-            self.assertEqual(self.depth(f"{queue}.failed"), 0)
+            self.assertLess(self.depth(f"{queue}.failed"), 1)
         finally:
             self.alarm(False)
         rbit.wait_for_line("INFO RabbitMQ takes copies again")

@@ -209,13 +209,19 @@ class RecoveryTest(BrokerCase):
         self.publish(queue, "one")
         rbit = self.start(queue, lease_renew=10, amqp={"heartbeat": 3600})
         self.leased(rbit)
-        self.proxy.forget()
+        self.publish(queue, "two")
+        self.proxy.hold(PUBLISHER)  # the ack waits for the job's last status, and the next job for nothing
         (rbit.folder / "one").touch()
-        rbit.wait_for_line("its message is acknowledged")
-        self.wait_until(lambda: self.depths(queue)[1] == 1, what="the lease to be back")
+        self.wait_until(lambda: len(ran(rbit)) == 3, what="the next job, beside which nothing is asked for")
+        self.proxy.forget(MAIN)
+        self.wait_until(lambda: self.depths(queue) == (1, 1), what="the messages to be back")
+        self.proxy.release()
+        rbit.wait_for_line("message #1: its message is acknowledged")
         rbit.signal(signal.SIGTERM)
+        (rbit.folder / "two").touch()
         self.assertEqual(rbit.wait(), 0, rbit.output)
-        self.assertEqual((ran(rbit), self.depths(queue)), (["start one", "end one"], (0, 0)), rbit.output)
+        self.assertEqual(ran(rbit), ["start one", "end one", "start two", "end two"], rbit.output)
+        self.assertEqual(self.depths(queue), (0, 0), rbit.output)
 
     def test_connection_that_is_given_up_in_a_stop_does_not_keep_the_name_and_the_leases(self) -> None:
         queue = self.queue_name()

@@ -131,10 +131,13 @@ class Proxy:
             for pair in self._pairs:
                 pair.silent = pair.silent or on
 
-    def forget(self) -> None:
-        """Silence the connections that are there, and close their far side only: the near one learns nothing."""
+    def forget(self, name: str = "") -> None:
+        """Silence the connections of a name that are there, and close their far side only.
+
+        The near one learns nothing.
+        """
         with self._lock:
-            for pair in self._pairs:
+            for pair in [pair for pair in self._pairs if pair.is_called(name)]:
                 pair.silent = True
                 with contextlib.suppress(KeyError, ValueError):
                     self._selector.unregister(pair.far)
