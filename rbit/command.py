@@ -6,13 +6,13 @@ import argparse
 import logging
 import logging.config
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from rbit import __version__, errors
+from rbit import __version__, console, errors
+from rbit.console import Parser, say
 from rbit.logs import Output
 
 if TYPE_CHECKING:
@@ -22,16 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rbit")
 
+PROGRAM = "rbit"
 LONGEST = 2_000_000  # seconds, as in the INI file
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
-
-
-class Parser(argparse.ArgumentParser):
-    """Ends with the exit status of sysexits(3) for a wrong command line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(errors.EXIT_USAGE, f"rbit: {message}\n")
 
 
 def seconds(text: str) -> float:
@@ -48,7 +41,7 @@ def seconds(text: str) -> float:
 def parser() -> Parser:
     """Returns the parser of the command line."""
     made = Parser(
-        prog="rbit",
+        prog=PROGRAM,
         description="Works off the queues that CONFIG names with Python functions and shell commands.",
         epilog="Exit statuses: 0 stopped or done; 1 with --once, a job did not end Done; 64 wrong command line, "
         "also a QUEUE without a runner section; 69 RabbitMQ not reached at the start, or not to the end of "
@@ -99,25 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Errors: KeyboardInterrupt when a stop signal comes before the client's loop takes over.
     """
-    try:
-        return run(parse(arguments))
-    except SystemExit as end:  # argparse has said why, or shown the version or the help
-        return say([]) or int(end.code or errors.EXIT_OK)
-    except errors.UsageError as error:
-        print(f"rbit: {error}", file=sys.stderr)
-        return errors.EXIT_USAGE
-    except errors.ConfigError as error:
-        print(*error.mistakes, sep="\n", file=sys.stderr)
-        return errors.EXIT_CONFIG
-    except errors.BrokerRefused as error:
-        tell(error)
-        return errors.EXIT_REFUSED
-    except errors.BrokerUnreachable as error:
-        tell(error)
-        return errors.EXIT_UNAVAILABLE
-    except Exception:  # a fault of rbit's own: the one place that shows a traceback
-        log.exception("rbit failed")
-        return errors.EXIT_INTERNAL
+    return console.run(PROGRAM, lambda: run(parse(arguments)), log_too)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -127,12 +102,12 @@ def run(options: argparse.Namespace) -> int:
     from rbit.client import Client  # noqa: PLC0415
 
     if options.check:
-        return say(check.report(options.config))
+        return say(check.report(options.config), PROGRAM)
     settings = config.read(options.config, runners.mistakes)
     if options.list_failed is not None:
-        return say(failed.Failed(settings, options.list_failed, options.match or "").table())
+        return say(failed.Failed(settings, options.list_failed, options.match or "").table(), PROGRAM)
     if options.retry_failed is not None:
-        return say(failed.Failed(settings, options.retry_failed, options.match or "").retry())
+        return say(failed.Failed(settings, options.retry_failed, options.match or "").retry(), PROGRAM)
     made = {section.queue: runners.make(section) for section in settings.runners}
     start_logging(settings, options.debug)
     poll_time = options.poll_time or settings.client.polling_time
@@ -151,28 +126,10 @@ def front_of(settings: Config) -> Callable[[], Web] | None:
     return partial(Web, settings.pybit, settings.client.name)
 
 
-def tell(error: Exception) -> None:
-    """Prints why rbit ends to standard error; a log that the INI file has set up gets it too."""
-    print(f"rbit: {error}", file=sys.stderr)
+def log_too(error: Exception) -> None:
+    """Logs why rbit ends, if the INI file has set up a log of its own: standard error has it already."""
     if log.hasHandlers() and not any(isinstance(handler, Output) for handler in logging.getLogger().handlers):
         log.critical("%s", error)
-
-
-def say(lines: Sequence[str]) -> int:
-    """Prints lines, and what else waits for standard output; returns an exit status."""
-    try:
-        if sys.stdout is not None:  # None: it was closed before the start
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
-            sys.stdout.flush()
-    except OSError as error:
-        # What is still in Python's buffer would fail once more at the exit.
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # "| head": the reader has seen enough
-            print(f"rbit: standard output cannot be written: {error.strerror}", file=sys.stderr)
-            return errors.EXIT_OUTPUT
-    return errors.EXIT_OK
 
 
 def start_logging(settings: Config, debug: bool) -> None:

@@ -13,8 +13,9 @@ from rbit.cancels import Cancels
 from rbit.claims import Claims
 from rbit.errors import BodyRefused
 from rbit.feed import Feed
-from rbit.job import Job, Outcome, printable
+from rbit.job import Job, Outcome
 from rbit.message import CANCELLED
+from rbit.output import printable
 from rbit.status import Updates
 from rbit.update import Update
 

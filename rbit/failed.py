@@ -16,7 +16,7 @@ from rbit import decode, envelope, ini, steps
 from rbit.broker import Connection, Delivery, Form, Outlet, Queue
 from rbit.decode import Facts
 from rbit.errors import BodyRefused, BrokerError, BrokerRefused, BrokerUnreachable, UsageError
-from rbit.job import printable
+from rbit.output import printable
 from rbit.settings import Config, own_queues
 
 ALARM = 20.0  # seconds that a publish may hang under an alarm

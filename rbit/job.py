@@ -17,6 +17,7 @@ from rbit.envelope import Identity
 from rbit.errors import BodyRefused
 from rbit.feed import Feed
 from rbit.message import Message, Properties
+from rbit.output import printable
 from rbit.process import Outcome
 from rbit.publisher import Copy
 from rbit.runners import Runner
@@ -125,13 +126,3 @@ class Job:
             self.is_request = True
             self.updates.name(f"{self.message.queue} job {facts.job}", facts.job)
         return facts
-
-
-def printable(text: str | bytes, limit: int = 80) -> str:
-    """Returns a text from a stranger in one line, fit for the log; pika gives bytes for what is not UTF-8.
-
-    Arguments: the text; how many characters of it at most.
-    """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return "".join(char if char.isprintable() else "?" for char in text[:limit])

@@ -1,6 +1,6 @@
-"""What a process leaves to read: the lines that it prints, and how it ended, in words.
+"""What a process leaves to read: the lines that it prints, and how it ended, in words; any text made harmless.
 
-Knows nothing of jobs: it turns a pipe into whole lines of text, whatever comes. Used by a slot's thread.
+Knows nothing of jobs: it turns a pipe into whole lines of text, whatever comes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,21 @@ CONTROLS |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029)}  # they end a 
 def visible(text: str) -> str:
     """Returns a text with its control characters shown as ``\\xNN``, but for tabs and newlines."""
     return text.translate(CONTROLS)
+
+
+def printable(text: str | bytes, limit: int = 80) -> str:
+    """Returns a text from a stranger in one line, fit for the log; pika gives bytes for what is not UTF-8.
+
+    Arguments: the text; how many characters of it at most.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else "?" for char in text[:limit])
+
+
+def indented(text: str) -> str:
+    """Returns a text with its further lines indented, so that none can pass for an entry of the log."""
+    return text.replace("\n", "\n    ")
 
 
 def pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:

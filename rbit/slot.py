@@ -17,9 +17,9 @@ from dataclasses import replace
 
 from rbit.errors import RbitError, StartUnknown, WorkerError
 from rbit.gate import Gate
-from rbit.job import Job, printable
+from rbit.job import Job
 from rbit.message import BUILDING, FAILED, WAITING
-from rbit.output import forget, visible
+from rbit.output import forget, printable, visible
 from rbit.process import CommandProcess, Outcome, SetStatus, Sink, WorkerProcess
 from rbit.runners import Call, Command
 from rbit.status import Updates

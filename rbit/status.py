@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rbit.message import FAILED, STATUSES
+from rbit.output import indented
 from rbit.update import Update
 
 log = logging.getLogger("rbit.status")
@@ -101,7 +102,7 @@ class Updates:
         if status not in STATUSES:
             log.warning("%s: PyBit has no status %r; it is passed on as it is", self.label, status)
         level = logging.WARNING if status == FAILED else logging.INFO
-        log.log(level, "%s: %s", self.label, _indented(f"{status}: {message}" if message else status))
+        log.log(level, "%s: %s", self.label, indented(f"{status}: {message}" if message else status))
 
     def _put(self, status: str, message: str, final: bool) -> None:
         update = replace(self._first, status=status, message=message, time=time.time(), final=final)
@@ -132,12 +133,7 @@ class Updates:
             self._owed = self._owed or (to_pybit and not published)
             over = not self._waiting
         if to_pybit and not published:
-            log.error("%s: the status %s was not published before the stop", self.label, _indented(update.status))
+            log.error("%s: the status %s was not published before the stop", self.label, indented(update.status))
         if over:
             self._done()
         self._go_on()
-
-
-def _indented(text: str) -> str:
-    """Has further lines indented, so that none can pass for an entry of the log."""
-    return text.replace("\n", "\n    ")

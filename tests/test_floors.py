@@ -13,7 +13,7 @@ FLOORS = (
     {"errors", "files", "steps"},
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
-        "surroundings", "surplus", "logs", "start", "stop", "cancels",
+        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console",
     },
     {"decode", "config", "template"},
     {"message"},

@@ -22,7 +22,6 @@ from tests.support.rbit_process import RbitProcess
 from tests.support.waiting import wait_until
 from tests.test_loop import JOBS, ran
 
-
 MAIN, PUBLISHER = "rbit bob-villa", "rbit bob-villa (publisher)"  # the names of the client's connections
 
 

@@ -1,0 +1,79 @@
+"""What the commands have in common: a wrong command line, the exit status of an error, standard output.
+
+Knows nothing of what a command does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from rbit import errors
+
+log = logging.getLogger("rbit")
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with the exit status of sysexits(3) for a wrong command line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(errors.EXIT_USAGE, f"{self.prog}: {message}\n")
+
+
+def run(program: str, action: Callable[[], int], told: Callable[[Exception], object] = lambda error: None) -> int:
+    """Runs a command; returns its exit status, after it has said on standard error what went wrong.
+
+    Arguments:
+        program: the name of the command, for what is said.
+        action: does what the command line asks for; returns the exit status, or raises an RbitError.
+        told: gets the error too when it is RabbitMQ's.
+
+    Errors: KeyboardInterrupt.
+    """
+    try:
+        return action()
+    except SystemExit as end:  # argparse has said why, or shown the version or the help
+        return say([], program) or int(end.code or errors.EXIT_OK)
+    except errors.UsageError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return errors.EXIT_USAGE
+    except errors.ConfigError as error:
+        print(*error.mistakes, sep="\n", file=sys.stderr)
+        return errors.EXIT_CONFIG
+    except (errors.BrokerRefused, errors.BrokerUnreachable) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        told(error)
+        return errors.EXIT_REFUSED if isinstance(error, errors.BrokerRefused) else errors.EXIT_UNAVAILABLE
+    except Exception:  # a fault of rbit's own: the one place that shows a traceback
+        log.exception("%s failed", program)
+        return errors.EXIT_INTERNAL
+
+
+def say(lines: Sequence[str], program: str) -> int:
+    """Prints lines, and what else waits for standard output; returns an exit status."""
+    return write("".join(f"{line}\n" for line in lines), program)
+
+
+def write(text: str, program: str) -> int:
+    """Writes a text to standard output at once; returns an exit status.
+
+    After a failure what is written goes nowhere.
+    """
+    try:
+        if sys.stdout is not None:  # None: it was closed before the start
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except OSError as error:
+        # What is still in Python's buffer would fail once more at the exit.
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # "| head": the reader has seen enough
+            print(f"{program}: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            return errors.EXIT_OUTPUT
+    return errors.EXIT_OK
