@@ -38,7 +38,7 @@ setup(
             "types-requests",
         ],
     },
-    entry_points={"console_scripts": ["rbit = rbit.cli:main"]},
+    entry_points={"console_scripts": ["rbit = rbit.cli:main", "rbit-submit = rbit.cli:submit"]},
     classifiers=[
         "Environment :: Console",
         "Environment :: No Input/Output (Daemon)",

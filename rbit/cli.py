@@ -1,10 +1,11 @@
-"""The first step of the ``rbit`` command: from here on a stop signal is a plain end.
+"""The first step of each command: from here on a stop signal is a plain end.
 
 It imports next to nothing, for until then a signal gives a traceback or kills.
 """
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,18 +16,33 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status. Arguments: those of the command line, or None.
+    """Runs ``rbit``; returns its exit status. Arguments: those of the command line, or None.
 
     Stop signals are ignored afterwards: the process is about to end with that status.
+    """
+    return run("command", arguments, errors.EXIT_OK)
+
+
+def submit(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``rbit-submit``, as ``main`` does ``rbit``."""
+    return run("submit", arguments, errors.EXIT_INTERRUPTED)
+
+
+def run(module: str, arguments: Sequence[str] | None, interrupted: int) -> int:
+    """Runs the command that is in a module.
+
+    Arguments:
+        module: its name in rbit.
+        arguments: those of the command line, or None.
+        interrupted: the exit status for a signal.
     """
     try:
         for number in STOPS:  # until the client's loop takes them over
             signal.signal(number, signal.default_int_handler)
-        from rbit import command  # noqa: PLC0415
-
-        return command.main(arguments)
+        status: int = importlib.import_module(f"rbit.{module}").main(arguments)
+        return status
     except KeyboardInterrupt:
-        return errors.EXIT_OK
+        return interrupted
     finally:
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)

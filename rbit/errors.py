@@ -14,6 +14,7 @@ EXIT_INTERNAL = 70
 EXIT_OUTPUT = 74  # what an option such as --check has to say could not be written
 EXIT_REFUSED = 77  # the broker refused the user, the password or the virtual host
 EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130  # rbit-submit was ended by a signal
 
 
 class RbitError(Exception):

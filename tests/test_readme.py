@@ -263,13 +263,16 @@ class TextTest(unittest.TestCase):
         self.assertEqual(NAMELESS, [], "blocks without a comment `.. example: NAME` of their own before them")
         self.assertEqual(set(BLOCKS) - COVERED, set())
 
-    @example("usage")
-    def test_the_usage_names_the_options_of_the_command(self, usage: str) -> None:
-        command = str(Path(sys.executable).with_name("rbit"))
-        shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
-        options = set(re.findall(r"--[a-z-]+", usage))
-        self.assertEqual(options, set(re.findall(r"--[a-z-]+", shown.split("\n\n")[0])) - {"--help"})
-        self.assertTrue(usage.startswith("rbit CONFIG "))
+    @example("usage", "submit usage")
+    def test_the_usage_names_the_options_of_the_commands(self, usage: str, submit: str) -> None:
+        for text, name in ((usage, "rbit"), (submit, "rbit-submit")):
+            command = str(Path(sys.executable).with_name(name))
+            shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+            options = set(re.findall(r"--[a-z-]+", text))
+            self.assertEqual(options, set(re.findall(r"--[a-z-]+", shown.split("\n\n")[0])) - {"--help"})
+            self.assertTrue(text.startswith(f"{name} CONFIG "))
+            shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
+            self.assertRegex(shown, rf"^{name} \d+\.\d+\.\d+$")
 
     def test_the_exit_statuses_are_those_of_the_code(self) -> None:
         table = README[README.index("status  meaning") :].split("\n\n")[0]

@@ -8,9 +8,10 @@ from rbit.broker.connection import Connection
 from rbit.broker.forms import Form, Topic, keeping, of_type, returning
 from rbit.broker.outlet import Outlet
 from rbit.broker.private import PrivateQueue, is_connected
-from rbit.broker.queue import Delivery, Queue, is_missing, prepare_exchange
+from rbit.broker.queue import EXCHANGE, Delivery, Queue, is_missing, prepare_exchange
+from rbit.broker.subscription import Subscription
 
 __all__ = [
-    "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Queue", "Topic", "is_connected", "is_missing",
-    "keeping", "of_type", "prepare_exchange", "returning",
+    "EXCHANGE", "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Queue", "Subscription", "Topic",
+    "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange", "returning",
 ]
