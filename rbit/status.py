@@ -71,7 +71,7 @@ class Updates:
     def pending(self) -> bool:
         """Whether the broker has not got all of them."""
         with self._lock:
-            return self._owed or self._under_way is not None
+            return self._owed or self._under_way is not None or bool(self._waiting)
 
     @property
     def owed(self) -> bool:
