@@ -179,14 +179,15 @@ class Publisher(threading.Thread):
         copy.too_large = copy.whole and left_out != ""
         if copy.too_large:
             return False
-        steps.reached("copy about to be published")
+        what = "status" if copy.exchange else "copy"
+        steps.reached(f"{what} about to be published")
         try:
             outlet.publish(copy.queue, copy.body, properties, copy.exchange, copy.mandatory)
         except PublishFailed as error:
             if error.refused:
                 copy.refuse()
             raise
-        steps.reached("copy confirmed")
+        steps.reached(f"{what} confirmed")
         if left_out:
             log.warning(
                 "a copy for %s goes without headers that do not fit a frame: %s", copy.where, visible(left_out)
