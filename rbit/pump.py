@@ -7,71 +7,28 @@ the later ones of its job; when PyBit cannot be reached all goes back. Knows not
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
 
-from rbit import update
-from rbit.broker import Connection, Delivery, Queue, is_missing
-from rbit.errors import BodyRefused, BrokerError, DeliveryLost, QueueUnavailable
+from rbit import steps, update
+from rbit.broker import Connection, PrivateQueue, Queue, is_missing
+from rbit.caller import LONGEST_CALL, Caller, code_of
+from rbit.errors import BodyRefused, BrokerError, ConnectionLost, NameTaken, QueueUnavailable
 from rbit.front import Front
-from rbit.message import OUTAGES, Answer, Settled
-from rbit.output import visible
+from rbit.held import Failures, Hand, Held, content
+from rbit.message import OUTAGES, Answer
 from rbit.repeats import wait_after, worth_saying
 from rbit.settings import AmqpSettings
-from rbit.update import Update
 
 log = logging.getLogger("rbit.status")
 
 TRIES = 5  # of an update that PyBit answers with 500
-NOT_FOUND = 404  # HTTP status code
 LOOK_EVERY = 10.0  # seconds between two looks at the empty queue; of what arrives from here the pump is told
-LONGEST_CALL = 25.0  # seconds that an answer is waited for
-LONGEST_HOLD = 60.0 - LONGEST_CALL  # seconds that an update has been held when PyBit is called at the latest
-MOST_HELD = 1000  # updates
-
-T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class Held:
-    """An update that was taken from the queue and is not settled. ``at``: time.monotonic() when it was taken."""
-
-    delivery: Delivery
-    update: Update
-    job: int
-    at: float = field(default_factory=time.monotonic)
-
-    @property
-    def id(self) -> str:
-        """Its message id."""
-        return str(self.delivery.properties.message_id)
-
-    @property
-    def label(self) -> str:
-        """How the log calls its job."""
-        return visible(f"{self.update.queue} job {self.job}")
-
-    def __str__(self) -> str:
-        return visible(f"the status {self.update.status}").replace("\n", "\n    ")
-
-
-@dataclass
-class Failures:
-    """How often PyBit failed at an update.
-
-    Attributes:
-        taken: how many updates PyBit had taken before the first failure.
-        due: time.monotonic() of the next try.
-    """
-
-    taken: int
-    count: int = 0
-    due: float = 0.0
+ASIDE = 1.0  # seconds that others are tried after an outage before what it began with
+SILENCE = 3.0  # seconds that a stop waits for an answer of the broker, which may be gone
 
 
 class Pump(threading.Thread):
@@ -86,9 +43,8 @@ class Pump(threading.Thread):
     def __init__(self, amqp: AmqpSettings, client: str, front: Front) -> None:
         super().__init__(name="pump", daemon=True)
         self._amqp = amqp
-        self._name = f"rbit {client} (pump)"
+        self._client = client
         self._queue_name = update.OWN_QUEUE + client
-        self._front = front
         self._bell = threading.Event()
         self._connection: Connection | None = None
         self._look_at = 0.0  # time.monotonic() of the next look at the queue
@@ -96,13 +52,13 @@ class Pump(threading.Thread):
 
         # Of the pump's thread alone:
         self._queue: Queue | None = None
-        self._lanes: dict[int, deque[Held]] = {}  # of the jobs at whose first update PyBit has failed
-        self._tags: list[int] = []  # of all that is held, as they were taken
-        self._failures: dict[str, Failures] = {}  # by message id
-        self._told: set[str] = set()  # ids of what PyBit has, though the broker may have no acknowledgement
+        self._hand = Hand()
+        self._caller = Caller(front, self._hand.known, self._wait, self._ring)
         self._taken = 0  # updates that PyBit has taken
         self._resume = 0.0  # time.monotonic() before which PyBit is not tried, after an outage
         self._outages = 0  # in a row
+        self._rejected = 0  # answers with 500, in a row
+        self._said = False  # whether the log has that PyBit does not answer
         self._breaks = 0  # of the connection, in a row
         self._greet = True  # whether the client is to be registered now
         self._registered = False
@@ -124,19 +80,25 @@ class Pump(threading.Thread):
         """Waits until PyBit has what is in the queue, as far as it takes it, and ends; the rest stays there.
 
         Arguments:
-            timeout: seconds for that, at most.
+            timeout: seconds for that, at most; less when the broker is silent.
         """
-        self._close_by = time.monotonic() + timeout
+        began = time.monotonic()
+        self._close_by = began + timeout
         self.wake()
-        if self.is_alive():
-            self.join(timeout)
+        with contextlib.suppress(ConnectionLost):
+            while self.is_alive() and (left := self._close_by - time.monotonic()) > 0:
+                connection = self._connection
+                if connection is not None:
+                    connection.interrupt(SILENCE)
+                elif time.monotonic() - began > SILENCE:
+                    return
+                self.join(min(left, 0.1))
 
     def run(self) -> None:
         while not self._is_over():
             try:
                 if self._queue is None:
-                    self._connection = Connection(self._amqp, self._name)
-                    self._queue = Queue(self._connection, self._queue_name)
+                    self._queue = self._open()
                 self._turn(self._queue)
             except BrokerError as error:
                 self._lose(error)
@@ -146,24 +108,37 @@ class Pump(threading.Thread):
         if self._connection is not None:
             self._connection.close()  # what is held goes back
 
+    def _open(self) -> Queue:
+        """Connects. Errors: BrokerError, also when another pump has the queue, or a dead one still has it."""
+        self._connection = connection = Connection(self._amqp, f"rbit {self._client} (pump)")
+        try:
+            # Of two pumps each would hold a part of a job's updates: they would arrive in any order.
+            PrivateQueue(connection, f"rbit.pump.{self._client}")
+        except QueueUnavailable as error:
+            log.debug("statuses for PyBit: no other pump is kept from their queue: %s", error)
+        except NameTaken as error:
+            raise BrokerError("another client of this name has it, or its lost connection") from error
+        return Queue(connection, self._queue_name)
+
     def _is_over(self) -> bool:
         if self._close_by is None:
             return False
-        if not self._last_look and self._queue is not None:
+        if self._queue is None:
+            return self._breaks > 0 or time.monotonic() >= self._close_by
+        if not self._last_look:
             self._last_look = True
             self._look_at = self._resume = 0.0
+            self._hand.hurry()
             self._stuck = False
-        return self._queue is None or self._stuck or time.monotonic() >= self._close_by
+        return self._stuck or time.monotonic() >= self._close_by
 
     def _lose(self, error: Exception) -> None:
         """Gives the connection up: what is held is in the queue again."""
         self._breaks += 1
         if self._connection is not None:
             self._connection.close()
-        if self._queue is not None:
-            self._told.update(str(settled.key) for settled in self._queue.doubtful())
         self._queue = self._connection = None
-        self._lanes, self._tags = {}, []
+        self._hand.drop()
         level = logging.WARNING if self._breaks > 1 and worth_saying(self._breaks) else logging.DEBUG
         log.log(level, "statuses for PyBit wait in the queue %s: %s", self._queue_name, error)
         until = time.monotonic() + wait_after(self._breaks)
@@ -174,26 +149,29 @@ class Pump(threading.Thread):
 
     def _turn(self, queue: Queue) -> None:
         """Takes one step. Errors: BrokerError."""
-        if self._greet:
-            self._greet = False
-            self._registered = self._registered or bool(self._call(self._front.register))
         now = time.monotonic()
-        if self._tags and now - min(lane[0].at for lane in self._lanes.values()) > LONGEST_HOLD:
+        if not self._hand.is_empty and self._hand.until - now < LONGEST_CALL:
             self._give_back(queue)
-        heads = {self._due(lane[0]): lane[0] for lane in self._lanes.values()}
-        if self._resume <= now and heads and min(heads) <= now:
-            self._tell(queue, heads[min(heads)])
-        elif self._resume <= now and self._look_at <= now and len(self._tags) < MOST_HELD:
+        if self._greet and self._caller.is_free:
+            self._greet = False
+            self._registered = self._registered or self._caller.register(self._hand.until)
+        due, head = self._hand.next()
+        look_at = math.inf if self._hand.is_full else self._look_at
+        if not self._caller.is_free:
+            self._rest(LOOK_EVERY)
+        elif self._resume <= now and head is not None and due <= now:
+            self._tell(queue, head)
+        elif self._resume <= now and look_at <= now:
             self._look_at = now + LOOK_EVERY
             self._take(queue)
         else:
-            self._stuck = True
-            if self._close_by is None:
-                self._wait(max(self._resume, min([self._look_at, *heads])) - now)
+            self._rest(max(self._resume, min(look_at, due)) - now)
 
-    def _due(self, held: Held) -> float:
-        failures = self._failures.get(held.id)
-        return failures.due if failures else 0.0
+    def _rest(self, seconds: float) -> None:
+        """Waits, but not so long that something would be held for too long."""
+        self._stuck = True
+        if self._close_by is None:
+            self._wait(min(seconds, self._hand.until - LONGEST_CALL - time.monotonic()))
 
     def _wait(self, seconds: float) -> None:
         if self._connection is not None:
@@ -206,135 +184,117 @@ class Pump(threading.Thread):
         except QueueUnavailable as error:
             if not is_missing(error):  # else no update for PyBit was published yet
                 raise
-            return
+            delivery = None
         self._breaks = 0
         if delivery is None:
             return
         self._look_at = 0.0
-        self._tags.append(delivery.tag)
+        self._hand.note(delivery)
         try:
             said = update.parse(delivery.body)
             held = Held(delivery, said, said.job or 0)
         except BodyRefused as error:
-            log.error("a message in the queue %s is dropped: %s", self._queue_name, error)
-            self._acknowledge(delivery)
+            log.error("%s: a message is dropped: %s: %s", self._queue_name, error, content(delivery))
+            self._hand.acknowledge(delivery)
             return
-        if held.id in self._told:
-            self._told.discard(held.id)
-            self._acknowledge(delivery)
-        elif held.job in self._lanes:
-            self._lanes[held.job].append(held)
-        elif self._due(held) > time.monotonic():
-            self._lanes[held.job] = deque([held])
-        else:
+        if not self._hand.waits(held):
             self._tell(queue, held)
 
     def _tell(self, queue: Queue, held: Held) -> None:
         """Tells PyBit, and sees to what follows from its answer."""
-        answer = self._put(held)
-        code = answer.code
-        if code is None or code in OUTAGES:
-            self._outage(queue, answer.words if code is None else f"HTTP status {code}")
+        if held.id in self._hand.known:
+            self._hand.settle(held)
+            return
+        answer = self._caller.put(held, self._hand.until)
+        code = code_of(answer)
+        if code == 0:
+            self._outage(queue, held, answer)
         elif code >= 500:
-            self._failed(queue, held, code)
-        elif code >= 300:
+            self._failed(held, code)
+        elif code >= 400:
             self._refused(held, code, answer.words)
         else:
             self._took(held)
 
-    def _put(self, held: Held) -> Answer:
-        answer = self._call(lambda: self._front.put(held.job, held.update.status))
-        return answer or Answer(None, f"no answer within {LONGEST_CALL:g} s")
-
     def _took(self, held: Held) -> None:
-        if self._outages:
+        steps.reached("PyBit told")
+        if self._said:
             log.info("PyBit answers again")
-        self._outages = 0
+        self._said = False
+        self._outages = self._rejected = 0
         self._greet = not self._registered
         self._taken += 1
         log.debug("%s: PyBit took %s", held.label, held)
-        self._settle(held)
+        self._hand.settle(held)
 
     def _refused(self, held: Held, code: int, why: str) -> None:
-        body = visible(held.delivery.body.decode("utf-8", "replace"))
-        log.error("%s: PyBit refused %s with %d: %s; it is dropped: %s", held.label, held, code, why, body)
-        self._settle(held)
+        said = content(held.delivery)
+        log.error("%s: PyBit refused %s with %d: %s; it is dropped: %s", held.label, held, code, why, said)
+        self._hand.settle(held)
 
-    def _failed(self, queue: Queue, held: Held, code: int) -> None:
+    def _failed(self, held: Held, code: int) -> None:
         """Has the update tried again later, unless it is sure that PyBit refuses it and not everything."""
-        failures = self._failures.setdefault(held.id, Failures(self._taken))
-        failures.count += 1
-        lane = self._lanes.setdefault(held.job, deque([held]))
-        if failures.count == 1:
-            log.warning("%s: PyBit answers %s with %d; trying again", held.label, held, code)
-        if failures.count < TRIES:
-            failures.due = time.monotonic() + wait_after(failures.count)
-            return
-        answer, _ = self._call(lambda: self._front.last(held.job)) or (Answer(None, ""), None)
-        if answer.code == NOT_FOUND:
-            self._refused(held, code, f"{failures.count} times; PyBit knows no job {held.job}")
-        elif self._taken > failures.taken:
-            self._refused(held, code, f"{failures.count} times, while it takes other updates")
-        elif len(lane) > 1 and (self._put(lane[1]).code or code) < 300:
-            self._refused(held, code, f"{failures.count} times, and takes the next one of its job")
-            self._took(lane[0])
-        else:
-            self._outage(queue, f"HTTP status {code}")
+        failures = self._reject(held, code)
+        self._hand.lane(held)
+        tries = failures.count
+        if failures.count >= TRIES:
+            if not self._caller.knows(held.job, self._hand.until):
+                self._refused(held, code, f"{failures.count} times; PyBit knows no job {held.job}")
+            elif self._taken > failures.taken:
+                self._refused(held, code, f"{failures.count} times, while it takes other updates")
+            else:
+                tries = self._try_later_ones(held, code)
+        failures.due = time.monotonic() + wait_after(tries)
 
-    def _outage(self, queue: Queue, reason: str) -> None:
-        """Has all wait in the queue until PyBit can be reached."""
+    def _reject(self, held: Held, code: int) -> Failures:
+        """Notes that PyBit answered an update with 500."""
+        failures = self._hand.failures(held)
+        failures.taken = failures.taken if failures.count else self._taken
+        failures.count += 1
+        self._rejected += 1
+        if worth_saying(self._rejected):
+            log.warning("%s: PyBit answers %s with %d; trying again", held.label, held, code)
+        return failures
+
+    def _try_later_ones(self, first: Held, code: int) -> int:
+        """Tries the later updates of a job whose first one fails again and again.
+
+        If PyBit takes one, it refuses what is before it. Returns how often the last of them has failed.
+        """
+        failures = self._hand.failures(first)
+        failed = [first]
+        for held in list(self._hand.lane(first))[1:]:
+            answer = self._caller.put(held, self._hand.until)
+            said = code_of(answer)
+            if 400 <= said < 500:
+                self._refused(held, said, answer.words)
+            elif said >= 500:
+                failures = self._reject(held, said)
+                failed.append(held)
+            elif said:
+                for before in failed:
+                    self._refused(before, code, "again and again, but takes a later one of its job")
+                self._took(held)
+            if said == 0 or said < 300 or failures.count < TRIES:
+                break
+        return failures.count
+
+    def _outage(self, queue: Queue, held: Held, answer: Answer) -> None:
+        """Has all wait in the queue until PyBit can be reached; others are tried before this one then."""
+        failures = self._hand.failures(held)
+        failures.outages += 1
         self._outages += 1
         self._resume = time.monotonic() + wait_after(self._outages)
+        failures.due = self._resume + ASIDE
         self._give_back(queue)
-        if worth_saying(self._outages):
+        if worth_saying(max(self._outages, failures.outages)):
+            self._said = True
             log.warning(
                 "PyBit does not answer (%s); statuses that wait for it in %s: %d",
-                reason, self._queue_name, queue.count() or 0,
+                f"HTTP status {answer.code}" if answer.code in OUTAGES else answer.words,
+                self._queue_name, queue.count() or 0,
             )
 
     def _give_back(self, queue: Queue) -> None:
-        queue.give_back(self._tags)
-        self._lanes, self._tags = {}, []
+        self._hand.give_back(queue)
         self._look_at = 0.0
-
-    def _settle(self, held: Held) -> None:
-        """Acknowledges an update that is done with, and goes on with the next one of its job."""
-        self._failures.pop(held.id, None)
-        lane = self._lanes.get(held.job)
-        if lane is not None:
-            lane.popleft()
-            if not lane:
-                del self._lanes[held.job]
-        self._acknowledge(held.delivery)
-
-    def _acknowledge(self, delivery: Delivery) -> None:
-        key = str(delivery.properties.message_id)
-        self._tags.remove(delivery.tag)
-        try:
-            delivery.ack(Settled(self._queue_name, key))
-        except DeliveryLost:
-            self._told.add(key)
-
-    def _call(self, act: Callable[[], T]) -> T | None:
-        """Calls PyBit beside this thread, which serves the broker meanwhile; None when that takes too long.
-
-        A connection that is lost meanwhile is given up by whoever uses it next: the answer counts all the same.
-        """
-        results: list[T] = []
-
-        def call() -> None:
-            try:
-                results.append(act())
-            finally:
-                over.set()
-                self._ring()
-
-        over = threading.Event()
-        until = time.monotonic() + LONGEST_CALL
-        threading.Thread(target=call, name="call of PyBit", daemon=True).start()
-        try:
-            while not over.is_set() and (left := until - time.monotonic()) > 0:
-                self._wait(left)
-        except BrokerError:
-            over.wait(until - time.monotonic())
-        return results[0] if results else None
