@@ -6,13 +6,18 @@ import json
 import os
 import socket
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
 
 from rbit.config import PybitSettings
+from rbit.message import Entry
 from rbit.web import Web
 from tests.support.case import BrokerCase
+from tests.support.http_wire import Answer as Wire
+from tests.support.http_wire import Request, Server
+from tests.support.processes import free_port
 from tests.support.pybit_web import PybitWeb
 from tests.test_loop import CAPTURE
 
@@ -28,7 +33,7 @@ class WebTest(unittest.TestCase):
         return server
 
     def web(self, user: str = "admin", timeout: float = 10.0, url: str = "") -> Web:
-        return Web(PybitSettings(url or self.pybit.url, user, "pass", timeout), "bob-villa")
+        return Web(PybitSettings(url or self.pybit.url, user, "pass", timeout, 3.0), "bob-villa")
 
     def environment(self, **variables: str) -> None:
         patch = mock.patch.dict(os.environ, variables)
@@ -93,6 +98,98 @@ class WebTest(unittest.TestCase):
     def test_status_that_is_no_text_for_utf_8_is_sent_all_the_same(self) -> None:
         self.assertEqual(self.web().put(1, "\udcff").code, 500)
         self.assertEqual(self.pybit.requests[0].form["status"], "?")
+
+
+class AnswersTest(unittest.TestCase):
+    """What PyBit says of a job and of its clients, and what else may come in its place."""
+
+    def setUp(self) -> None:
+        self.requests: list[Request] = []
+        self.answer = Wire(200)
+        self.server = Server(free_port(), self.respond)
+        self.addCleanup(self.server.end)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def respond(self, request: Request, server: Server) -> Wire:
+        self.requests.append(request)
+        return self.answer
+
+    def web(self, timeout: float = 10.0) -> Web:
+        return Web(PybitSettings(self.url, "admin", "pass", timeout, 3.0), "bob-villa")
+
+    def last(
+        self, body: str, timeout: float | None = None, **answer: object
+    ) -> tuple[int | None, str, Entry | None]:
+        self.answer = Wire(**{"status": 200, "body": body, **answer})  # type: ignore[arg-type]
+        said, entry = self.web().last(7, timeout)
+        return said.code, said.words, entry
+
+    def test_last_status_is_that_of_the_last_row_with_the_jobs_client(self) -> None:
+        rows = [{"status": "Waiting", "buildclient": None}, {"status": "Building", "buildclient": "b\u00f6b"}]
+        self.assertEqual(self.last(json.dumps(rows)), (200, "", Entry("Building", "b\u00f6b")))
+        self.assertEqual([request.path for request in self.requests], ["/job/7/status"])
+
+    def test_job_without_a_status_has_an_entry_without_one(self) -> None:
+        for body in ("[]", "null", "[{}]", '[{"status": null, "buildclient": null}]'):
+            self.assertEqual(self.last(body), (200, "", Entry(None, None)), body)
+
+    def test_answer_that_makes_no_sense_is_none(self) -> None:
+        junk = (
+            "", "[", '[{"status": "Done"}', '{"status": "Done"}', "1", '"Done"', "[null]", "[[]]", "[1]", "<html>",
+            '[{"status": 1}]', '[{"status": "Done", "buildclient": {}}]', "[" * 100_000,
+        )
+        for body in junk:
+            self.assertEqual(self.last(body), (None, "its answer makes no sense", None), body[:50])
+
+    def test_refusals_and_redirects_are_told_with_their_code(self) -> None:
+        for code in (401, 404, 500, 503):
+            said, _, entry = self.last("[]", status=code)
+            self.assertEqual((said, entry), (code, None))
+        said, words, _ = self.last("[]", status=302, headers={"Location": f"{self.url}/new/job/7/status"})
+        self.assertEqual((said, words), (302, f"the url in [pybit] redirects to '{self.url}/new', put that there"))
+
+    def test_answer_that_breaks_off_is_none(self) -> None:
+        said, words, entry = self.last("[]", headers={"Content-Length": "1000"})
+        self.assertEqual((said, entry), (None, None))
+        self.assertIn("no connection: ", words)
+
+    def test_huge_answer_is_not_read_to_its_end(self) -> None:
+        body = "[" + " " * (1 << 24) + "]"
+        self.assertEqual(self.last(body), (None, "its answer makes no sense", None))
+
+    def test_slow_head_and_slow_text_are_given_up_in_time(self) -> None:
+        for head in (True, False):
+            began = time.monotonic()
+            said, words, entry = self.last("[" + " " * 1000, timeout=0.5, drip=0.1, drip_head=head)
+            self.assertEqual((said, words, entry), (None, "no answer within 0.5 s", None))
+            self.assertLess(time.monotonic() - began, 20.0)
+
+    def test_name_that_is_listed_is_not_registered_again(self) -> None:
+        self.answer = Wire(200, body='[{"name": "x"}, {"name": "bob-villa"}]')
+        self.assertTrue(self.web().register())
+        self.assertEqual([request.method for request in self.requests], ["GET"])
+
+    def test_name_that_is_not_listed_is_registered(self) -> None:
+        self.answer = Wire(200, body='[{"name": "x"}]')
+        self.assertTrue(self.web().register())
+        self.assertEqual([request.method for request in self.requests], ["GET", "PUT"])
+        put = self.requests[1]
+        self.assertEqual((put.path, put.form, put.auth), ("/buildd", {"name": "bob-villa"}, ("admin", "pass")))
+
+    def test_list_of_clients_that_makes_no_sense_registers_nobody(self) -> None:
+        for body in ("", "[", "null", "{}1", "[1]", "[null]", '"x"'):
+            self.requests.clear()
+            self.answer = Wire(200, body=body)
+            self.assertTrue(self.web().register(), body)
+            self.assertEqual([request.method for request in self.requests], ["GET"], body)
+
+    def test_pybit_that_is_not_there_has_not_answered(self) -> None:
+        for code, answered in ((401, True), (404, True), (500, True), (502, False), (503, False), (504, False)):
+            self.answer = Wire(code)
+            self.assertEqual(self.web().register(), answered, code)
+        self.answer = Wire(200, body="[" + " " * 1000, drip=0.1)
+        self.assertFalse(self.web(timeout=0.3).register())
+        self.assertEqual({request.method for request in self.requests}, {"GET"})
 
 
 class WebHostTest(BrokerCase):
