@@ -1,7 +1,6 @@
 """``rbit --list-failed`` and ``--retry-failed``: shows the messages parked in QUEUE.failed, or puts them back.
 
-What is not put back keeps its place: it is taken, never acknowledged, and given back; if this process is
-killed the broker does that. Runs no job.
+What is not put back keeps its place. Runs no job.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from rbit import decode, envelope, ini, steps
-from rbit.broker import Connection, Delivery, Form, Outlet, Queue
+from rbit import decode, envelope, ini
+from rbit.broker import Connection, Delivery, Outlet
 from rbit.decode import Facts
 from rbit.errors import BodyRefused, BrokerError, BrokerRefused, BrokerUnreachable, UsageError
 from rbit.output import printable
 from rbit.settings import Config, own_queues
+from rbit.sweep import Sweep
 
 ALARM = 20.0  # seconds that a publish may hang under an alarm
 HEAD = ("FAILED AT", "ATTEMPTS", "STATUS", "JOB OR MESSAGE", "WHY")
@@ -48,75 +48,46 @@ class Failed:
         self._queue = queue
         self._text = text
         self._name = own_queues(config.client.name, queue)["failed"]
-        self._looked = 0  # messages
-        self._left: list[int] = []  # the tags of those that are taken
 
     def table(self) -> list[str]:
         """Returns them as the lines of a table, the oldest first. They stay, in their order."""
-        with self._taken("shown") as deliveries:
-            rows = [row(delivery) for delivery in deliveries if matches(delivery, self._text)]
-        return lines([HEAD, *rows]) if rows else self._nothing()
+        with self._sweep("shown") as sweep:
+            rows = [row(delivery) for delivery in sweep if matches(delivery, self._text)]
+        return lines([HEAD, *rows]) if rows else self._nothing(sweep)
 
     def retry(self) -> list[str]:
         """Puts them back on their queue, where they begin anew; returns a line that says how many."""
         moved = 0
         try:
-            with self._taken("put back") as deliveries:
+            with self._sweep("put back") as sweep:
                 outlet = Outlet(self._amqp, f"rbit (for {self._queue})", ALARM)
-                for delivery in deliveries:
+                for delivery in sweep:
                     outlet.serve()
                     if matches(delivery, self._text):
-                        self._move(delivery, outlet)
-                        moved += 1
+                        sweep.move(delivery, self._queue, envelope.anew(delivery.properties, 1), outlet)
+                        moved = sweep.moved
                 outlet.close()
         except BrokerUnreachable as error:
             raise BrokerUnreachable(f"{moved} put back; {error}") from error
-        if not self._looked:
-            return self._nothing()
-        return [f"{self._queue}: {moved} put back, {self._looked - moved} left in {self._name}"]
-
-    def _move(self, delivery: Delivery, outlet: Outlet) -> None:
-        outlet.ensure(Form(self._queue, {}))  # as PyBit would make it
-        outlet.probe()
-        delivery.check()  # or, with a connection that broke under an alarm, there would be two of it
-        named = envelope.anew(delivery.properties, 1)
-        if outlet.room(named) < 0:  # rather all of its own headers than a name
-            named = envelope.copy(delivery.properties)
-        properties, _ = envelope.fitted(named, outlet.room)
-        outlet.publish(self._queue, delivery.body, properties)
-        steps.reached("failed message published")
-        delivery.ack()
-        self._left.remove(delivery.tag)
-        steps.reached("failed message acknowledged")
+        if not sweep.looked:
+            return self._nothing(sweep)
+        return [f"{self._queue}: {moved} put back, {sweep.looked - moved} left in {self._name}"]
 
     @contextlib.contextmanager
-    def _taken(self, what: str) -> Iterator[Iterator[Delivery]]:
-        """Hands out those that are there now, and gives back what is not acknowledged."""
+    def _sweep(self, what: str) -> Iterator[Sweep]:
+        """Has those that are there now taken, and given back if they are not moved."""
         try:
             connection = Connection(self._amqp, f"rbit (for {self._name})")
-            failed = Queue(connection, self._name)
-            try:
-                yield self._each(failed, failed.count() or 0)
-            except BrokerError:
-                with contextlib.suppress(BrokerError):
-                    failed.give_back(self._left)
-                raise
-            failed.give_back(self._left)
+            with Sweep(connection, self._name, "failed message") as sweep:
+                yield sweep
             connection.close()
         except BrokerRefused:
             raise
         except BrokerError as error:
             raise BrokerUnreachable(f"the messages in {self._name} cannot be {what}: {error}") from error
 
-    def _each(self, failed: Queue, count: int) -> Iterator[Delivery]:
-        # Not until the queue is empty: what is put back may fail again and be parked meanwhile.
-        while self._looked < count and (delivery := failed.get()):
-            self._looked += 1
-            self._left.append(delivery.tag)
-            yield delivery
-
-    def _nothing(self) -> list[str]:
-        return [f"{self._queue}: nothing has failed" + (f" with {self._text!r}" if self._looked else "")]
+    def _nothing(self, sweep: Sweep) -> list[str]:
+        return [f"{self._queue}: nothing has failed" + (f" with {self._text!r}" if sweep.looked else "")]
 
 
 def facts_of(delivery: Delivery) -> Facts | None:

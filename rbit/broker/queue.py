@@ -162,6 +162,16 @@ class Queue:
                 return None
             raise
 
+    def is_classic(self) -> bool:
+        """Whether it is sure to be a classic queue. A "no" gives back what was taken. Errors: ConnectionLost."""
+        # The broker tells the type only by taking a declaration. One with arguments of its own is not known.
+        try:
+            with self._connection.translated(self.name):
+                self._open().queue_declare(self.name, durable=True, arguments={"x-queue-type": "classic"})
+        except QueueUnavailable:
+            return False
+        return True
+
     def get(self) -> Delivery | None:
         """Takes the next message; None when the queue is empty. Errors: QueueUnavailable, ConnectionLost."""
         with self._connection.translated(self.name):
