@@ -34,9 +34,11 @@ def report(path: str) -> list[str]:
     for section in settings.runners:
         for warning in runners.make(section).warnings:
             warn(f"{path}: [runner:{section.queue}] runner: {warning}")
+    shown = {section.queue: first_line(section.runner) for section in settings.runners}
+    if settings.client.default_queue is not None:
+        shown[settings.client.default_queue] = "default queue"
     return check.answers + [
-        f"{section.queue}: {first_line(section.runner)} ({check.states.get(section.queue, 'not looked at')})"
-        for section in settings.runners
+        f"{queue}: {what} ({check.states.get(queue, 'not looked at')})" for queue, what in shown.items()
     ]
 
 

@@ -37,6 +37,8 @@ def run(module: str, arguments: Sequence[str] | None, interrupted: int) -> int:
         interrupted: the exit status for a signal.
     """
     try:
+        # It asks for what is done at the start anyway. A handler, for what is ignored would be so in children too.
+        signal.signal(signal.SIGUSR1, lambda *_: None)
         for number in STOPS:  # until the client's loop takes them over
             signal.signal(number, signal.default_int_handler)
         status: int = importlib.import_module(f"rbit.{module}").main(arguments)
@@ -44,7 +46,7 @@ def run(module: str, arguments: Sequence[str] | None, interrupted: int) -> int:
     except KeyboardInterrupt:
         return interrupted
     finally:
-        for number in STOPS:
+        for number in (*STOPS, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
 
 

@@ -19,6 +19,7 @@ from rbit.broker import Connection, Delivery, is_connected
 from rbit.cancels import Cancels
 from rbit.commands import Commands
 from rbit.crew import Crew
+from rbit.default_queue import DefaultQueue
 from rbit.errors import ConnectionLost, DeliveryLost
 from rbit.feed import Feed
 from rbit.front import Front
@@ -88,6 +89,7 @@ class Client:
         )
         self._claims = self._settlement.claims
         self._commands = Commands(self._claims, self._cancels, self._feed, self._cancel)
+        self._default = DefaultQueue(config, partial(self._post, self._rota.ask_again), once)
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._obeyed = 0
         self._leave_by: float | None = None
@@ -96,7 +98,7 @@ class Client:
     @property
     def all_good(self) -> bool:
         """Whether every job so far ended Done, and every queue could be read."""
-        return self._all_good and not self._sources.refused
+        return self._all_good and not self._sources.refused and not self._default.refused
 
     def run(self) -> None:
         """Runs until a signal, or with ``once`` until nothing more can run now.
@@ -144,8 +146,11 @@ class Client:
 
     def _obey(self) -> None:
         """Acts on signals that have come: the first ends the taking of messages, the second the jobs."""
+        if self._stop.take_wish():
+            self._default.ask()
         signals = self._stop.count()
         if self._obeyed == 0 < signals:
+            self._default.stop()
             running = ", ".join(map(str, self._crew.jobs))
             log.info("stopping%s", f" after {running}; a second signal ends what runs" if running else "")
             self._link.hurry()
@@ -164,6 +169,7 @@ class Client:
             if self._presence.claim(connection):
                 self._sources.prepare(connection)
                 self._claims.search_anew()
+                self._default.begin()
         except ConnectionLost as error:
             self._lose(error)
 
@@ -240,7 +246,8 @@ class Client:
 
     def _may_take(self) -> bool:
         """Whether a message could start now."""
-        return not self._obeyed and self._sources.ready and self._crew.has_room
+        first = self._once and self._default.busy
+        return not (self._obeyed or first) and self._sources.ready and self._crew.has_room
 
     def _is_full(self, name: str) -> bool:
         section = self._sections[self._sources.origin(name)]
@@ -285,7 +292,7 @@ class Client:
 
     def _may_leave(self) -> bool:
         """Whether there is nothing left to wait for."""
-        if self._events:
+        if (self._once and self._default.busy) or self._events:  # in this order: what it moved is an event
             return False
         for job in self._claims.forget():
             log.warning("%s: its message did not come again; another client has it, or takes it next", job)
@@ -313,6 +320,7 @@ class Client:
         for job in self._crew.jobs:  # only when the loop itself failed
             self._crew.end(job, Outcome(WAITING, "rbit failed"))
         self._crew.close()
+        self._default.close()
         for job in self._claims.jobs:
             if job.fate and job.fate.copy and not job.copied:
                 job.updates.finish(WAITING, "rbit was stopped", False, lambda: None)

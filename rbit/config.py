@@ -32,6 +32,12 @@ def _short(text: str) -> str:
     return text
 
 
+def _queue(text: str) -> str:
+    if text.startswith("amq."):
+        raise ini.Unexpected("the broker keeps amq. for itself")
+    return _short(text)
+
+
 def _heartbeat(text: str) -> int:
     if text.strip("0") == "" and text:
         raise ini.Unexpected("without heartbeats a dead connection would stay unnoticed")
@@ -107,6 +113,7 @@ CLIENT_KEYS = (
     Key("stop_timeout", ini.seconds, ini.SECONDS),
     Key("max_jobs_per_worker", ini.whole(0, 10**9), "a number from 0 to 1000000000", default="0"),
     Key("worker_idle", ini.seconds, ini.SECONDS, default="300"),
+    Key("default_queue", _queue, "a queue name of 1 to 255 bytes"),
 )
 # What becomes of messages: in [rbit] for all queues, in a runner's section for that one.
 FATE_KEYS = (
@@ -171,9 +178,11 @@ def read(path: str, examine: Examine | None = None, ask: Ask | None = None) -> C
     amqp = AmqpSettings(**document.values("amqp", AMQP_KEYS))
     pybit = PybitSettings(**document.values("pybit", PYBIT_KEYS)) if "pybit" in document.sections else None
     runners = tuple(_runners(document, examine, client.name or ""))
+    _check_default_queue(document, client)
     logging = _logging(document)
     if ask and document.faulty.isdisjoint({"", "amqp"}):
-        for text in ask(amqp, [runner.queue for runner in runners]):
+        queues = [runner.queue for runner in runners]
+        for text in ask(amqp, [*queues, client.default_queue] if client.default_queue else queues):
             document.mistake(text, "amqp")
     if document.mistakes:
         raise ConfigError(document.mistakes)
@@ -237,6 +246,27 @@ def _runners(document: Document, examine: Examine | None, name: str) -> Iterator
             document.mistake(text, section, "runner")
         if section not in document.faulty:
             yield runner
+
+
+def _check_default_queue(document: Document, client: ClientSettings) -> None:
+    name = client.default_queue
+    queues = [section.partition(":")[2] for section in document.sections if section.startswith("runner:")]
+    own = {other: queue for queue in queues for other in own_queues(client.name or "", queue).values()}
+    if name is None:
+        return
+    if name in queues:
+        expected = f"expected a queue without a section, got {name!r} as in [runner:{name}]"
+    elif name == client.name:
+        expected = f"expected a name that no client has, got {name!r} as in name"
+    elif name in own:
+        expected = f"expected another name: rbit keeps messages of {own[name]} in this queue"
+    elif name.startswith("rbit."):
+        expected = "expected another name: rbit keeps rbit. for itself"
+    elif name == "pybit":
+        expected = "expected another name: PyBit's exchange has this one"
+    else:
+        return
+    document.mistake(expected, "rbit", "default_queue")
 
 
 def _logging(document: Document) -> configparser.RawConfigParser | None:

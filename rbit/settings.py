@@ -25,6 +25,7 @@ class ClientSettings:
         stop_timeout: seconds after which the first stop signal acts as the second; None: never.
         max_jobs_per_worker: a worker is replaced after so many jobs; 0: never.
         worker_idle: seconds without a job after which a slot's processes are ended.
+        default_queue: where build requests are collected for which there is no queue yet; None: nowhere.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ClientSettings:
     stop_timeout: float | None
     max_jobs_per_worker: int
     worker_idle: float
+    default_queue: str | None
 
     def queue_names(self) -> list[str]:
         """Return the queue that PyBit uses for each suite; none when a part of the names is missing."""

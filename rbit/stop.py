@@ -1,4 +1,4 @@
-"""Stop signals: the first lets the jobs that run finish, the second ends them.
+"""Signals: the first stop signal lets the jobs that run finish, the second ends them; SIGUSR1 asks for more.
 
 The handlers count, and do nothing else but to ask whether a wait for the broker is to end. Used in the
 client's main thread, the only one in which Python runs handlers.
@@ -18,7 +18,7 @@ TICK = 0.1  # seconds between two looks at whether it has waited so long
 
 
 class StopSignals:
-    """Counts SIGINT and SIGTERM.
+    """Counts SIGINT and SIGTERM, and notes SIGUSR1.
 
     Arguments:
         timeout: seconds after which the first acts as the second; None: never.
@@ -29,13 +29,15 @@ class StopSignals:
     def __init__(self, timeout: float | None, tick: Callable[[], None]) -> None:
         self._timeout = timeout
         self._tick = tick
-        self.seen = 0  # signals
+        self.seen = 0  # stop signals
+        self._asked = False  # whether SIGUSR1 has come since ``take_wish``
         self._began = 0.0  # time.monotonic() when the first was seen
 
     def install(self) -> None:
         """Takes the signals over."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
+        signal.signal(signal.SIGUSR1, self._note_wish)
         signal.signal(signal.SIGALRM, lambda *_: self._tick())
 
     def hurry(self) -> None:
@@ -45,6 +47,11 @@ class StopSignals:
     def rest(self) -> None:
         """Calls ``tick`` no more."""
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def take_wish(self) -> bool:
+        """Returns whether SIGUSR1 has come since the last call."""
+        asked, self._asked = self._asked, False
+        return asked
 
     def count(self) -> int:
         """Returns how many signals have come, up to 2."""
@@ -60,6 +67,9 @@ class StopSignals:
         """Whether the jobs are to be ended. It logs nothing, so a handler of signals may ask."""
         over = self._timeout is not None and self._began and time.monotonic() >= self._began + self._timeout
         return self.seen > 1 or bool(over)
+
+    def _note_wish(self, number: int, frame: object) -> None:
+        self._asked = True
 
     def _note(self, number: int, frame: object) -> None:
         self.seen += 1

@@ -171,6 +171,26 @@ class MistakesTest(ConfigCase):
                 mistake = "expected another name: rbit keeps messages of q in this queue"
                 self.assert_mistake(f"{MINIMAL}{section}\nrunner = python!a:b\n", f"{section}: {mistake}")
 
+    def test_a_default_queue_that_cannot_be_one_is_a_mistake(self) -> None:
+        kept = "expected another name: rbit keeps messages of q in this queue"
+        shape = "expected a queue name of 1 to 255 bytes"
+        for name, mistake in (
+            ("q", "expected a queue without a section, got 'q' as in [runner:q]"),
+            ("box", "expected a name that no client has, got 'box' as in name"),
+            ("q.failed", kept),
+            ("q.retry", kept),
+            ("rbit.lease.box.q", kept),
+            ("rbit.status.box", "expected another name: rbit keeps rbit. for itself"),
+            ("pybit", "expected another name: PyBit's exchange has this one"),
+            ("amq.gen", f"{shape}, got 'amq.gen' (the broker keeps amq. for itself)"),
+            ("ü" * 128, f"{shape}, got '{'ü' * 80}'..."),
+            ("", f"{shape}, got ''"),
+        ):
+            with self.subTest(name):
+                text = with_lines("rbit", f"default_queue = {name}")
+                self.assert_mistake(text, f"[rbit] default_queue: {mistake}")
+        self.assertEqual(self.read(with_lines("rbit", "default_queue = ü x")).client.default_queue, "ü x")
+
     def test_the_name_of_the_client_is_no_queue(self) -> None:
         mistake = "expected a name that no queue has, got 'q' as in [runner:q]"
         self.assert_mistake(MINIMAL.replace("name = ", "name = q\n#"), f"[rbit] name: {mistake}")

@@ -22,7 +22,7 @@ FLOORS = (
      "sweep"},
     {"feed", "caller"},
     {"job", "pump"},
-    {"gate", "claims", "fate"},
+    {"gate", "claims", "fate", "default_queue"},
     {"slot", "leases", "commands"},
     {"settlement", "crew"},
     {"client", "check", "failed"},

@@ -27,17 +27,19 @@ class Form:
 
 @dataclass(frozen=True)
 class Topic:
-    """A durable exchange of type topic.
+    """A durable exchange, of type topic if nothing else is said.
 
     Attributes:
         name: of the exchange.
         queue: one that is bound to it, if any.
         key: the key of that binding.
+        type: of an exchange that is made; one that is there may have another.
     """
 
     name: str
     queue: Form | None = None
     key: str = ""
+    type: str = "topic"
 
 
 def returning(name: str, queue: str, quorum: bool, expires: bool) -> Form:

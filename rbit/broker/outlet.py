@@ -126,7 +126,7 @@ class Outlet:
 
     def _declare_topic(self, form: Topic, passive: bool) -> None:
         with self._other_channel() as channel:
-            channel.exchange_declare(form.name, "topic", passive=passive, durable=True)
+            channel.exchange_declare(form.name, form.type, passive=passive, durable=True)
 
     def _ensure_queue(self, form: Form) -> None:
         if form.name in self._there:

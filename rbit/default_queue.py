@@ -1,0 +1,254 @@
+"""Goes through the default queue, where build requests are collected for which there was no queue when they came.
+
+Those that belong to a queue of this client are moved there; all else keeps its place. A thread with connections of
+its own, which starts none of the jobs and stops none.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+from rbit import decode, envelope
+from rbit.broker import Connection, Delivery, Form, Outlet, PrivateQueue, Topic, of_type
+from rbit.envelope import Identity
+from rbit.errors import (
+    BodyRefused,
+    BrokerError,
+    BrokerUnreachable,
+    ConnectionLost,
+    DeliveryLost,
+    NameTaken,
+    PublishFailed,
+    QueueUnusable,
+)
+from rbit.message import Properties, Settled
+from rbit.repeats import wait_after, worth_saying
+from rbit.settings import Config
+from rbit.sweep import LONGEST, Sweep
+
+log = logging.getLogger("rbit.client")
+
+ALARM = 20.0  # seconds that a publish may hang under an alarm
+ASK_EVERY = 0.5  # seconds between two tries to be the only one
+SERVE_EVERY = 0.3  # seconds; the shortest heartbeat is 1
+LONGEST_END = 10.0  # seconds that a stop waits for what is given back
+NAME_LIMIT = 255  # bytes
+PASSES = (BrokerUnreachable, ConnectionLost, DeliveryLost)  # what is likely to be over soon
+
+
+class DefaultQueue(threading.Thread):
+    """The thread.
+
+    Arguments:
+        config: names the default queue, if there is one; without one nothing is ever done.
+        moved: called after messages were moved, in this thread.
+        once: whether a pass that the broker refuses is not tried again.
+
+    Attributes:
+        refused: whether there was such a pass.
+    """
+
+    def __init__(self, config: Config, moved: Callable[[], None], once: bool) -> None:
+        super().__init__(name="default queue", daemon=True)
+        self._amqp = config.amqp
+        self._client = config.client.name
+        self._name = config.client.default_queue or ""
+        self._quorum = config.amqp.queue_type == "quorum"
+        self._sections = frozenset(section.queue for section in config.runners)
+        self._moved = moved
+        self._once = once
+        self._bell = threading.Event()
+        self._asked = 1  # for so many passes, the first one at the start
+        self._done = 0  # of these
+        self._stopping = False
+        self._failures = 0  # in a row
+        self._names: dict[Identity, str] = {}  # of copies that the broker may have though the message comes again
+        self.refused = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a pass is still to come or to end; not after ``stop``."""
+        return self._name != "" and not self._stopping and self._done < self._asked
+
+    def begin(self) -> None:
+        """Has the first pass begin, once the client's own queues are there; only the first call counts."""
+        if self.busy and self.ident is None:
+            self.start()
+
+    def ask(self) -> None:
+        """Has one more pass made, after the one that is under way, if any."""
+        if self._stopping:
+            return
+        if not self._name:
+            log.info("SIGUSR1: there is no default_queue in [rbit] to go through")
+            return
+        log.info("SIGUSR1: the default queue %s is gone through", self._name)
+        self._asked += 1
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Has the pass that is under way end soon, and no other begin."""
+        self._stopping = True
+        self._bell.set()
+
+    def close(self) -> None:
+        """Stops, and waits until all is given back, for 10 seconds at most."""
+        self.stop()
+        if self.is_alive():
+            self.join(LONGEST_END)
+
+    def run(self) -> None:
+        while not self._stopping:
+            asked = self._asked
+            if self._done == asked:
+                self._bell.wait()
+                self._bell.clear()
+                continue
+            try:
+                self._pass()
+            except BrokerError as error:
+                self._failed(error, asked)
+            except Exception as error:  # the thread must go on, whatever a message holds
+                log.exception("the default queue %s: a fault in rbit", self._name)
+                self._failed(error, asked)
+            else:
+                if self._failures:
+                    log.info("the default queue %s can be gone through again", self._name)
+                self._failures = 0
+                self._done = asked
+
+    def _failed(self, error: Exception, asked: int) -> None:
+        """Has the pass tried again later."""
+        if self._stopping:
+            return
+        passes = isinstance(error, PASSES) and not isinstance(error, QueueUnusable)
+        self.refused = self._once and not passes
+        self._failures += 1
+        if worth_saying(self._failures):
+            again = "left as it is" if self.refused else "tried again"
+            log.warning("the default queue %s cannot be gone through, it is %s: %s", self._name, again, error)
+        if self.refused:
+            self._done = asked
+        else:
+            self._bell.wait(wait_after(self._failures))
+            self._bell.clear()
+
+    def _pass(self) -> None:
+        """Goes through the queue once, when no other client does. Errors: BrokerError."""
+        connection = Connection(self._amqp, f"rbit {self._client} (default queue)")
+        sweep = Sweep(connection, self._name, "collected message")
+        whole = False
+        try:
+            self._wait_for_turn(connection)
+            if not self._stopping:
+                with sweep:
+                    self._move_all(sweep)
+            whole = True
+        finally:
+            connection.close()
+            self._remember(sweep.doubtful(), whole)
+            if sweep.moved:
+                self._moved()
+
+    def _remember(self, acknowledged: list[Settled], whole: bool) -> None:
+        """Keeps, after a pass that was broken off, the names of messages that may come again."""
+        if whole:
+            self._names.clear()
+            return
+        for settled in acknowledged:
+            assert isinstance(settled.key, tuple)
+            identity, name = settled.key
+            self._names[identity] = name
+
+    def _wait_for_turn(self, connection: Connection) -> None:
+        """Returns when this is the only client that goes through the queue, or at a stop.
+
+        What another one has taken, and is about to give back, would be missed.
+        """
+        turn = f"rbit.pass.{self._name}".encode()[:NAME_LIMIT].decode("utf-8", "ignore")
+        said = False
+        while not self._stopping:
+            try:
+                PrivateQueue(connection, turn)  # it goes with the connection
+                return
+            except NameTaken as error:
+                if error.by_queue:
+                    raise BrokerError(f"there is a queue named {turn}, which only rbit may have") from error
+            if not said:
+                log.info("another client goes through the default queue %s; waiting until it has", self._name)
+            said = True
+            connection.wait(ASK_EVERY)
+
+    def _move_all(self, sweep: Sweep) -> None:
+        outlet = Outlet(self._amqp, f"rbit {self._client} (default queue, publisher)", ALARM)
+        refused: dict[str, PublishFailed] = {}
+        try:
+            form = Form(self._name, of_type(self._quorum))
+            outlet.ensure(form)
+            outlet.ensure(Topic(self._name, form, type="fanout"))
+            serve_at = 0.0
+            for delivery in sweep:
+                if self._stopping:
+                    break
+                if time.monotonic() >= serve_at:
+                    outlet.serve()
+                    serve_at = time.monotonic() + SERVE_EVERY
+                queue = queue_of(delivery.body)
+                if queue in self._sections and queue not in refused:
+                    try:
+                        self._move(sweep, delivery, queue, outlet)
+                    except PublishFailed as error:  # the other queues may take theirs
+                        refused[queue] = error
+                        outlet.renew()
+        finally:
+            outlet.close()
+            self._say(sweep)
+        if refused:
+            raise next(iter(refused.values()))
+
+    def _move(self, sweep: Sweep, delivery: Delivery, queue: str, outlet: Outlet) -> None:
+        # By its name a client knows a copy that it gets twice. A name is drawn, and not made of what is in the
+        # message: someone may send the same request once more. It is used again only for what is to come again.
+        identity = Identity.of(queue, delivery.properties, delivery.body)
+        known = self._names.pop(identity, None) if delivery.redelivered else None
+        name = known or secrets.token_hex(8)
+        try:
+            sweep.move(
+                delivery, queue, named(delivery.properties, name), outlet, Settled(self._name, (identity, name))
+            )
+        except BrokerError:
+            self._names[identity] = name
+            raise
+
+    def _say(self, sweep: Sweep) -> None:
+        if sweep.moved:
+            one = sweep.moved == 1
+            log.info(
+                "%d message%s of %s belong%s to queues of this client and %s moved, %d stay", sweep.moved,
+                "" if one else "s", self._name, "s" if one else "", "is" if one else "are",
+                sweep.looked - sweep.moved,
+            )
+        if sweep.cut_short:
+            log.warning(
+                "the first %d messages of %s took %g s; those behind them are left for the next time",
+                sweep.looked, self._name, LONGEST,
+            )
+
+
+def queue_of(body: bytes) -> str | None:
+    """Returns the queue that a build request belongs to, by the names in it; None when the body is none."""
+    try:
+        facts = decode.facts(decode.check(body))
+    except BodyRefused:
+        return None
+    return f"{facts.distribution}_{facts.arch}_{facts.suite}_{facts.format}" if facts else None
+
+
+def named(properties: Properties, name: str) -> Properties:
+    """Returns the properties of a copy that is the same message in another queue, but has a name of its own."""
+    attempt = envelope.tag_of(properties).attempt
+    return envelope.copy(properties, attempt=attempt if attempt > 1 else None, copy=name)
