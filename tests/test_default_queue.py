@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from rbit.errors import DeliveryLost
 from rbit.steps import VARIABLE
 from tests.support.case import BrokerCase
 from tests.support.rbit_process import RbitProcess
+from tests.support.readme import example
 from tests.test_loop import CAPTURE
 
 STEPS = ("collected message published", "collected message acknowledged")
@@ -179,10 +181,15 @@ class MoveTest(DefaultQueueCase):
                     self.wait_until(lambda: self.depth(self.default) == 4, what="the rest")
                     self.assertEqual(self.bodies(self.default), bodies[::2])
 
-    def test_policy_collects_what_has_no_queue_until_a_client_with_that_section_starts(self) -> None:
+    @example("default-queue rbit.ini", "default-queue policy")
+    def test_policy_collects_what_has_no_queue_until_a_client_with_that_section_starts(
+        self, ini: str, line: str
+    ) -> None:
+        self.assertIn("\ndefault_queue = unclaimed\n", ini)
         self.once(self.text(queue=self.queue_name("any_other_zip")))  # makes the queue and the exchange
-        policy = json.dumps({"alternate-exchange": self.default})
-        self.node.ctl("set_policy", "rbit-default", "^pybit$", policy, "--apply-to", "exchanges")
+        command, *arguments = shlex.split(line.removeprefix("$ ").replace("unclaimed", self.default))
+        self.assertEqual(command, "rabbitmqctl")
+        self.node.ctl(*arguments)
         self.addCleanup(self.node.ctl, "clear_policy", "rbit-default")
         # As PyBit does it.
         self.channel.exchange_declare("pybit", "direct", durable=True)
