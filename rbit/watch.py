@@ -35,6 +35,7 @@ class Watch:
         self._open = dict(labels)
         self._good = 0
         self._last = ""
+        self._shown: dict[str, str] = {}
         self._live = sys.stdout is not None and sys.stdout.isatty()
         self._began = time.monotonic()
         self.silent = True  # whether nothing was heard of any job
@@ -64,12 +65,14 @@ class Watch:
             return
         self.silent = False
         self._last = line = self._line(said, self._labels[answers])
+        again = line == self._shown.get(answers)  # a job may have reported its last status itself
+        self._shown[answers] = line
         if said.final:
             del self._open[answers]
             self._good += said.status in GOOD
         if self._live and said.final:
             self._write(f"{CLEAR}{line}\n")
-        elif not self._live:
+        elif not self._live and not again:
             self._write(f"{line}\n")
         self.refresh()
 

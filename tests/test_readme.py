@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rbit import errors, message, template
-from tests import test_default_queue  # noqa: F401 - it covers examples too
+from tests import test_default_queue, test_tutorial  # noqa: F401 - they cover examples too
 from tests.support.processes import end
 from tests.support.pybit_web import PybitWeb
 from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ReadmeCase, commands, example

@@ -1,4 +1,4 @@
-"""The literal blocks of README.rst by their names, and a test case that runs them.
+"""The literal blocks of README.rst and of the tutorial by their names, and a test case that runs them.
 
 A block's name stands in a comment before it: ``.. example: NAME``. It runs in the process that tests.
 """
@@ -21,17 +21,19 @@ from docutils import nodes
 
 from tests.support.case import BrokerCase
 
-README = (Path(__file__).resolve().parent.parent.parent / "README.rst").read_text("utf-8")
+ROOT = Path(__file__).resolve().parent.parent.parent
+README, TUTORIAL = ((ROOT / name).read_text("utf-8") for name in ("README.rst", "docs/tutorial.rst"))
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 COVERED: set[str] = set()
 
 
 def read() -> tuple[dict[str, str], list[str]]:
-    """Return the named literal blocks of the README, and the first lines of those without a name."""
-    document = docutils.core.publish_doctree(README, settings_overrides={"report_level": 2, "halt_level": 2})
+    """Return the named literal blocks, and the first lines of those without a name."""
+    strict = {"report_level": 2, "halt_level": 2}
+    documents = [docutils.core.publish_doctree(text, settings_overrides=strict) for text in (README, TUTORIAL)]
     named: dict[str, str] = {}
     nameless = []
-    for block in document.findall(nodes.literal_block):
+    for block in [block for document in documents for block in document.findall(nodes.literal_block)]:
         siblings = block.parent.children
         before = siblings[siblings.index(block) - 1]
         name = re.fullmatch(r"example: (.+)", before.astext()) if isinstance(before, nodes.comment) else None
@@ -53,7 +55,7 @@ def example(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         @functools.wraps(test)
         def with_blocks(case: unittest.TestCase) -> None:
             missing = [name for name in names if name not in BLOCKS]
-            case.assertEqual(missing, [], "README.rst has no such example any more")
+            case.assertEqual(missing, [], "there is no such example any more")
             test(case, *(BLOCKS[name] for name in names))
 
         return with_blocks
