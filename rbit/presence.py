@@ -29,13 +29,15 @@ class Presence:
         self._name = name
         self._patience = patience
         self._held_once = False
-        self._began = 0.0  # time.monotonic() when the connection was made
-        self._try_at = 0.0
+        self._began = 0.0  # time.monotonic() of the first try
+        self._try_at = 0.0  # time.monotonic() of the next one
+        self._wanted = True  # whether it is to be tried
         self._queue: PrivateQueue | None = None
 
     def begin(self) -> None:
         """Notes that there is a new connection."""
         self._began = self._try_at = time.monotonic()
+        self._wanted = True
         self._queue = None
 
     def claim(self, connection: Connection) -> bool:
@@ -44,22 +46,27 @@ class Presence:
         Errors: NameTaken at the start, when it is not free in time; ConnectionLost.
         """
         now = time.monotonic()
-        if now < self._try_at:
-            return False
-        if self._try_at == self._began:
+        if not self._wanted or now < self._try_at:
+            return not self._wanted
+        first = self._try_at == self._began
+        self._try_at = now + TRY_EVERY
+        if first:
             prepare_exchange(connection)
+        queue = None
         try:
-            self._queue = PrivateQueue(connection, self._name)
-            self._queue.listen()
+            queue = PrivateQueue(connection, self._name)
+            queue.listen()
+            self._queue = queue
         except NameTaken as error:
-            self._taken(error, now)
+            self._taken(error, now, first)
             return False
         except QueueUnavailable as error:
-            if self._queue is None:
+            if queue is None:
                 what = "no other client is kept from this name, and"
                 log.warning("the broker refuses the queue %s, so %s no job can be cancelled", error, what)
             else:
-                log.warning("the broker refuses to bind the queue %s, so no job can be cancelled", error)
+                log.warning("the broker refuses to bind or read the queue %s, so no job can be cancelled", error)
+        self._wanted = False
         self._held_once = True
         return True
 
@@ -68,15 +75,19 @@ class Presence:
 
         Errors: ConnectionLost.
         """
-        if self._queue is None:
-            return []
-        if self._queue.lost and time.monotonic() >= self._try_at:
-            self._try_at = time.monotonic() + TRY_EVERY
+        if self._queue is not None and (bodies := self._queue.take()):
+            return bodies
+        if self._queue is not None and self._queue.lost:
             log.warning("the queue %s is gone; it is made again", self._name)
+            self._queue.close()
+            self._queue = None
+            self._began = self._try_at = max(self._try_at, time.monotonic())
+            self._wanted = True
+        if self._wanted:
             self.claim(connection)
-        return self._queue.take()
+        return []
 
-    def _taken(self, error: NameTaken, now: float) -> None:
+    def _taken(self, error: NameTaken, now: float, first: bool) -> None:
         """Has a taken name tried again. Errors: NameTaken, when it has been tried long enough."""
         if error.by_queue:
             said = f"there is a queue named {self._name} on RabbitMQ, so no client can have this name"
@@ -86,8 +97,7 @@ class Presence:
             advice = "give each its own name in [rbit]"
         if not self._held_once and (error.by_queue or now - self._began >= self._patience):
             raise NameTaken(error.by_queue, f"{said}; {advice}") from error
-        if self._try_at == self._began:
+        if first:
             guess = "" if error.by_queue else ", or its lost connection is not yet found"
             time_left = "" if self._held_once else f" for {self._patience:g} s"
             log.warning("%s%s; trying again%s", said, guess, time_left)
-        self._try_at = now + TRY_EVERY

@@ -18,7 +18,7 @@ AT_ONCE = 8  # parts
 # The longest first: one to two and a half minutes.
 LETTERS = (
     "b", "rec", "pu", "p[!u]", "fa[!u]", "[ehk]", "[stw][!ht]", "l[ae]", "lo", "s[ht]", "faults.py", "[adm]",
-    "[cf][!a]", "faults_", "re[ap]",
+    "[cf][!ao]", "faults_", "re[ap]", "c[ao]n", "[cg][ao][mt]",
 )
 PARTS = tuple(f"test_{letters}*" for letters in LETTERS)
 

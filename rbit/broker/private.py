@@ -66,6 +66,12 @@ class PrivateQueue:
                     self._channel.basic_ack(tag)
         return bodies
 
+    def close(self) -> None:
+        """Closes its channel. Errors: ConnectionLost."""
+        if self._channel.is_open:
+            with self._connection.translated():
+                self._channel.close()
+
     def _cancelled(self) -> None:
         self._gone = True
 

@@ -203,7 +203,8 @@ class BrokerCase(unittest.TestCase):
         return process
 
     def wait_until(
-        self, condition: Callable[[], object], bound: float = 30.0, what: str = "the condition"
+        self, condition: Callable[[], object], bound: float = 30.0,
+        what: str | Callable[[], str] = "the condition",
     ) -> None:
         """Wait for a condition; see the function of the same name."""
         wait_until(condition, bound, what)
