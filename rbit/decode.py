@@ -20,6 +20,7 @@ _LARGE = 1 << 20  # bytes; a larger body is never parsed here. PyBit's messages 
 _DIGITS = 4300  # at most in one integer; newer Pythons have this limit too, 3.10.0 to 3.10.6 take hours
 _DEPTH = 50  # levels of lists and objects in a PyBit message, which itself has four
 _TAGS = ("py/", "json://")  # beginnings of jsonpickle's keys
+_LONGEST_QUEUE = 255  # bytes in a queue's name
 _SHOWN = 60  # characters of a stranger's text in a reason
 
 
@@ -286,7 +287,7 @@ def _gather(root: Any, step: Callable[[Any, str], Any]) -> Facts | None:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What a CancelRequest is about: the job's number at PyBit, and its build queue; '' for an incomplete one."""
+    """What a CancelRequest is about: the job's number at PyBit, and its build queue; '' if it names none."""
 
     job: int
     queue: str
@@ -307,6 +308,9 @@ def cancelled(body: bytes) -> Cancelled | None:
     try:
         instance = request.job.packageinstance
         parts = (instance.distribution, instance.arch, instance.suite, instance.format)
-        return Cancelled(job, "_".join(part.name for part in parts))
-    except AttributeError:
-        return Cancelled(job, "")
+        queue = "_".join(part.name for part in parts)
+    except (AttributeError, TypeError):  # incomplete, or a name is null
+        queue = ""
+    # Else it is no text that a queue's name or a line of the log can hold.
+    fits = queue.isprintable() and len(queue.encode()) <= _LONGEST_QUEUE
+    return Cancelled(job, queue if fits else "")

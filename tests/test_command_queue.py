@@ -15,6 +15,15 @@ ALL_BUT = f"^(?!{NAME}$).*"  # a permission
 MADE_UP = '{"py/object": "pybit.models.CancelRequest", "job": %s, "web_host": "h"}'
 
 
+def changed(number: int, **names: object) -> str:
+    """Return a cancel request of a job whose package instance has other names."""
+    body = json.loads(json.dumps(REQUEST))
+    body["job"]["id"] = number
+    for part, name in names.items():
+        body["job"]["packageinstance"][part]["name"] = name
+    return json.dumps(body)
+
+
 MALFORMED = {  # by what is wrong
     "empty": "", "no JSON": "cancel job 5", "binary": b"\xff\xfe\x00", "a number": "5", "null": "null",
     "a list": "[]", "no object of PyBit's": '{"job": {"id": 5}}',
@@ -31,6 +40,16 @@ MALFORMED = {  # by what is wrong
     "reference": MADE_UP % '{"py/id": 7}',
     "a key twice": '{"py/object": "pybit.models.CancelRequest", "job": 1, "job": 2}',
 }
+STRANGE = (  # each of a job of its own
+    changed(11, distribution=None, arch=None, suite=None, format=None),
+    changed(12, suite="\ud800"),  # half a character
+    changed(13, format="x" * 100_000),
+    changed(14, arch="a\nERROR b"),
+    MADE_UP % '{"py/object": "pybit.models.Job", "id": 15}',
+    MADE_UP % '{"py/object": "pybit.models.Job", "id": -16}',
+    MADE_UP % ('{"py/object": "pybit.models.Job", "id": 1%s}' % ("0" * 4000)),
+)
+
 
 class CommandQueueTest(ClientCase):
     def start_holding(self, **arguments: object) -> tuple[RbitProcess, int]:
@@ -91,6 +110,15 @@ class CommandQueueTest(ClientCase):
         self.assertTrue(all(len(line) < 400 for line in rbit.lines), rbit.output)
         self.assert_cancels(rbit, job)
         self.assertEqual([line.split()[0] for line in notes(rbit)], ["start", "interrupted"])
+
+    def test_commands_with_strange_names_and_numbers_end_nothing(self) -> None:
+        rbit, job = self.start_holding()
+        for number, body in enumerate(STRANGE, start=1):
+            self.command(body)
+            self.wait_until(lambda: rbit.output.count("is not here") == number, what=lambda: rbit.output)  # noqa: B023
+        self.assertTrue(all(len(line) < 9000 for line in rbit.lines), rbit.output)
+        self.assert_cancels(rbit, job)
+        self.assertEqual([line for line in rbit.lines if line.startswith("ERROR")], [])
 
     def test_commands_of_pybit_that_rbit_does_not_know_are_dropped(self) -> None:
         rbit, job = self.start_holding()
