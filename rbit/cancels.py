@@ -25,6 +25,11 @@ class Cancels:
         with self._lock:
             remember(self._cancelled, job, self._seconds)
 
+    def forget(self, job: int) -> bool:
+        """Notes that a job is not to be remembered as cancelled; returns whether it was."""
+        with self._lock:
+            return self._cancelled.pop(job, None) is not None
+
     def is_cancelled(self, job: int) -> bool:
         """Whether a job was cancelled before it came here."""
         with self._lock:

@@ -53,21 +53,31 @@ class Commands:
             log.info("a command in the queue %s is none that rbit knows, and is dropped", self._feed.client)
             return
         label = f"{printable(request.queue) or 'a queue'} job {request.job}"
-        jobs = [job for job in self._claims.jobs if job.updates.job == request.job]
-        running = [job for job in jobs if job.outcome is None]
-        for job in running:
-            log.info("%s: is to be cancelled", job)
-            self._end(job, Outcome(CANCELLED, WHY))
-        if running or self._cancels.is_cancelled(request.job):
+        if self._cancels.is_cancelled(request.job):
             return
-        if self._cancels.has_ended(request.job):
+        # Before the look: of a job that a slot finds to be this one meanwhile, one of the two knows.
+        self._cancels.add(request.job)
+        jobs = [job for job in self._claims.jobs if job.updates.job == request.job]
+        here = [job for job in jobs if not job.ended_at]
+        if here and self._cancels.forget(request.job):
+            for job in here:
+                self._stop(job)
+            return
+        if not here and self._cancels.has_ended(request.job):
+            self._cancels.forget(request.job)
             log.info("%s: has ended before it could be cancelled", label)
             return
         # PyBit has it as Building until it is told. Its message may be in a queue, here or elsewhere.
         log.info("%s: is not here; it is not run when its message comes", label)
-        self._cancels.add(request.job)
         first = Update(request.job, request.queue, self._feed.client, "", "", 0.0)
         updates = jobs[0].updates if jobs else Updates(
             label, first, None, self._feed.publish, to_pybit=self._feed.to_pybit
         )
         updates.finish(CANCELLED, WHY, True, lambda: None)
+
+    def _stop(self, job: Job) -> None:
+        if not job.cancelled:
+            log.info("%s: is to be cancelled", job)
+        job.cancelled = WHY
+        if job.outcome is None:
+            self._end(job, Outcome(CANCELLED, WHY))

@@ -13,7 +13,7 @@ from typing import Any
 from rbit import envelope
 from rbit.broker import Form, keeping, returning
 from rbit.job import Fate, Job
-from rbit.message import BLOCKED, FAILED, WAITING, Properties
+from rbit.message import BLOCKED, CANCELLED, FAILED, GOOD, WAITING, Properties
 from rbit.settings import RunnerSettings, own_queues
 
 PAUSE = 60.0  # seconds, at the most, before a message is tried again whose job could not even start
@@ -45,6 +45,8 @@ class Fates:
         outcome, section = job.outcome, job.section
         assert outcome is not None
         status, why, limit = outcome.status, outcome.why, section.max_attempts
+        if job.cancelled and status not in GOOD:  # also when its time was up, or it had failed by itself
+            return Fate(CANCELLED, job.cancelled, True)
         if status == WAITING:
             # Not back: a quorum queue drops what is put back again and again.
             return self._again(job, status, why, job.attempt, PAUSE) if outcome.later else self._back(job)

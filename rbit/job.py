@@ -77,6 +77,7 @@ class Job:
         self.lease_at = 0.0  # time.monotonic() when the next one is due
         self.awaited = False  # whether a lease is published and not fetched
         self.begun = False
+        self.cancelled = ""  # why it is not to go on and not to be run again, in words
         self.outcome: Outcome | None = None
         self.fate: Fate | None = None
         self.copy: Copy | None = None  # with the publisher
