@@ -14,6 +14,7 @@ from rbit.cancels import Cancels
 from rbit.front import Front
 from rbit.job import Job, Outcome
 from rbit.message import BLOCKED, CANCELLED, DONE, FAILED, UPLOADED, WAITING
+from rbit.output import printable
 
 log = logging.getLogger("rbit.client")
 
@@ -104,7 +105,7 @@ class Gate:
 
     def _find(self, question: Question, client: str, ring: Callable[[], None]) -> None:
         """Asks whether the other client lives; as long as that is not known, the job is better not run."""
-        why = f"PyBit says that {client} is at it"
+        why = f"PyBit says that {printable(client)} is at it"
         question.verdict = Outcome(WAITING, why, later=True, skipped=True)
         question.until = time.monotonic() + LONGEST_LOOK
 

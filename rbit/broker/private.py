@@ -13,6 +13,7 @@ from rbit.errors import NameTaken, QueueUnavailable
 
 RESOURCE_LOCKED = 405  # reply code of AMQP 0-9-1
 THERE = 0
+LONGEST_NAME = 255  # bytes; AMQP carries the name of a queue with its length in one byte
 PREFETCH = 100  # messages that the broker sends before some of them are taken
 
 
@@ -92,6 +93,11 @@ def is_connected(connection: Connection, name: str) -> bool:
 
     What the broker does not say counts as no. Errors: ConnectionLost.
     """
+    try:
+        if len(name.encode()) > LONGEST_NAME:
+            return False
+    except UnicodeEncodeError:  # half a character: the name is a stranger's
+        return False
     return code_for(connection, name) == RESOURCE_LOCKED
 
 
