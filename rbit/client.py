@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -78,7 +79,8 @@ class Client:
         self._feed = Feed(config.client.name, self._publisher, arrived, quorum)
         self._cancels = Cancels(REMEMBERED + max((section.retry_delay for section in config.runners), default=0.0))
         timeout = config.pybit.gate_timeout if config.pybit else 0.0
-        gate = Gate(config.client.name, self._cancels, front, timeout, self._look)
+        caught_up = self._pump.caught_up if self._pump else threading.Event()
+        gate = Gate(config.client.name, self._cancels, front, timeout, caught_up=caught_up, look=self._look)
         self._crew = Crew(config.client, gate, self._post_end)
         self._events: deque[Callable[[], None]] = deque()
         self._numbers = itertools.count(1)

@@ -52,18 +52,20 @@ class Gate:
         cancels: knows jobs that were cancelled before they came here.
         front: makes what asks PyBit, for one question; None without ``[pybit]``.
         timeout: seconds that PyBit has for its answer.
+        caught_up: set once PyBit knows what an earlier life of this client had published.
         look: has the main thread find out whether another client is connected to RabbitMQ. Arguments: its name,
             and what is called with the answer.
     """
 
     def __init__(
         self, client: str, cancels: Cancels, front: Callable[[], Front] | None, timeout: float,
-        look: Callable[[str, Callable[[bool], None]], None],
+        *, caught_up: threading.Event, look: Callable[[str, Callable[[bool], None]], None],
     ) -> None:
         self._client = client
         self._cancels = cancels
         self._front = front
         self._timeout = timeout
+        self._caught_up = caught_up
         self._look = look
 
     def ask(self, job: Job, ring: Callable[[], None]) -> Question:
@@ -89,6 +91,10 @@ class Gate:
         self, question: Question, job: Job, number: int, front: Front, ring: Callable[[], None]
     ) -> None:
         answer, entry = front.last(number, self._timeout)
+        if entry is not None and entry.client == self._client and not self._caught_up.is_set():
+            # It may have been cancelled, or done, just before this client was killed.
+            self._caught_up.wait(max(0.0, question.until - time.monotonic()))
+            answer, entry = front.last(number, self._timeout)
         if answer.code == NOT_FOUND:
             why = f"PyBit knows no job {number}"
             question.verdict = Outcome(FAILED, why, for_good=True, skipped=True)

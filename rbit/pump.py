@@ -38,10 +38,14 @@ class Pump(threading.Thread):
         amqp: where the queue is.
         client: the client's name.
         front: PyBit.
+
+    Attributes:
+        caught_up: set once PyBit was told of what the queue held at the start.
     """
 
     def __init__(self, amqp: AmqpSettings, client: str, front: Front) -> None:
         super().__init__(name="pump", daemon=True)
+        self.caught_up = threading.Event()
         self._amqp = amqp
         self._client = client
         self._queue_name = update.OWN_QUEUE + client
@@ -187,6 +191,7 @@ class Pump(threading.Thread):
             delivery = None
         self._breaks = 0
         if delivery is None:
+            self.caught_up.set()
             return
         self._look_at = 0.0
         self._hand.note(delivery)

@@ -118,6 +118,16 @@ class RunningTest(ClientCase):
         self.assertEqual(second.stop(), 0, second.output)
         self.assertEqual((notes(second), self.statuses(job)), ([], ["Waiting", "Building", "Cancelled"]))
 
+    def test_job_that_pybit_does_not_know_to_be_cancelled_when_its_client_is_killed_is_not_run_again(self) -> None:
+        first, job, _ = self.start_holding(kill_at="about to be settled")
+        self.web.slow(1.0, path=rf"/job/{job}$")
+        self.ask_to_cancel(job)
+        first.wait()
+        second = self.start("hold")
+        self.wait_for_ack()
+        self.assertEqual(second.stop(), 0, second.output)
+        self.assertEqual((notes(second), self.statuses(job)), ([], ["Waiting", "Building", "Cancelled"]))
+
     def test_job_that_has_just_ended_stays_done(self) -> None:
         job = self.submit()
         rbit = self.start("hold")
