@@ -326,8 +326,10 @@ class Client:
         for job in self._claims.jobs:
             if job.fate and job.fate.copy and not job.copied:
                 job.updates.finish(WAITING, "rbit was stopped", False, lambda: None)
+        late = self._publisher.is_busy
         self._publisher.close()
-        self._publisher.join(PATIENCE)
+        if late:
+            self._publisher.join(PATIENCE)
         while self._events:  # copies that were confirmed meanwhile
             self._events.popleft()()
         self._settlement.settle_at_last()

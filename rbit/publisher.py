@@ -113,6 +113,11 @@ class Publisher(threading.Thread):
         """Takes a copy; returns at once."""
         self._new.put(copy)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has something to publish."""
+        return bool(self._waiting) or not self._new.empty()
+
     def close(self) -> None:
         """Gives up what is not published, and ends the thread; ``join`` waits for that."""
         self._new.put(None)
