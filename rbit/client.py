@@ -6,8 +6,6 @@ for the life of a message.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
 import math
 import threading
@@ -16,15 +14,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from rbit.broker import Connection, Delivery, is_connected
+from rbit.broker import Connection, is_connected
 from rbit.cancels import Cancels
 from rbit.commands import Commands
 from rbit.crew import Crew
 from rbit.default_queue import DefaultQueue
-from rbit.errors import ConnectionLost, DeliveryLost
+from rbit.errors import ConnectionLost
 from rbit.feed import Feed
 from rbit.front import Front
 from rbit.gate import Gate
+from rbit.intake import Intake
 from rbit.job import Job, Outcome
 from rbit.link import Link
 from rbit.message import GOOD, WAITING
@@ -33,7 +32,7 @@ from rbit.publisher import Publisher
 from rbit.pump import Pump
 from rbit.rota import Rota
 from rbit.runners import Runner
-from rbit.settings import Config, RunnerSettings
+from rbit.settings import Config
 from rbit.settlement import Settlement
 from rbit.sources import Sources
 from rbit.stop import PATIENCE, StopSignals
@@ -44,8 +43,6 @@ log = logging.getLogger("rbit.client")
 SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
-MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at once
-MOST_ENDED = 10  # jobs of a queue whose last status is on its way to RabbitMQ
 REMEMBERED = 3600.0  # seconds for which a job is not run that was cancelled before it came
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
 STOPPED = Outcome(WAITING, "rbit was stopped")
@@ -66,9 +63,8 @@ class Client:
         self, config: Config, runners: Mapping[str, Runner], poll_time: float, once: bool = False,
         front: Callable[[], Front] | None = None,
     ) -> None:
-        self._sections: dict[str, RunnerSettings] = {section.queue: section for section in config.runners}
-        self._runners = runners
-        self._rota = Rota(self._sections, math.inf if once else poll_time)
+        queues = [section.queue for section in config.runners]
+        self._rota = Rota(queues, math.inf if once else poll_time)
         self._once = once
         name = f"rbit {config.client.name}"
         self._link = Link(config.amqp, name, config.client.lease_ttl)
@@ -83,8 +79,7 @@ class Client:
         gate = Gate(config.client.name, self._cancels, front, timeout, caught_up=caught_up, look=self._look)
         self._crew = Crew(config.client, gate, self._post_end)
         self._events: deque[Callable[[], None]] = deque()
-        self._numbers = itertools.count(1)
-        self._sources = Sources(self._sections, config.client.name, self._rota)
+        self._sources = Sources(queues, config.client.name, self._rota)
         self._presence = Presence(config.client.name, NAME_PATIENCE * config.amqp.heartbeat)
         self._settlement = Settlement(
             config, self._publisher, self._sources, self._rota, post=self._post, begin=self._crew.begin
@@ -92,6 +87,10 @@ class Client:
         self._claims = self._settlement.claims
         self._commands = Commands(self._claims, self._cancels, self._feed, self._cancel)
         self._default = DefaultQueue(config, partial(self._post, self._rota.ask_again), once)
+        self._intake = Intake(
+            config, runners, sources=self._sources, rota=self._rota, settlement=self._settlement, crew=self._crew,
+            feed=self._feed, open=self._is_open,
+        )
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._obeyed = 0
         self._leave_by: float | None = None
@@ -132,12 +131,16 @@ class Client:
         self._settlement.tend()
         try:
             self._listen()
-            self._search()
-            if not self._take_one() and not self._events:
+            self._intake.search()
+            if not self._intake.take_one() and not self._events:
                 self._sources.prove()
-                self._link.wait(min(SLICE, self._rota.pause()) if self._may_take() else SLICE)
+                self._link.wait(min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE)
         except ConnectionLost as error:
             self._lose(error)
+
+    def _is_open(self) -> bool:
+        """Whether messages may be taken: no signal has come, and what --once has to do first is done."""
+        return self._stop.seen == 0 == self._obeyed and not (self._once and self._default.busy)
 
     def _tick(self) -> None:
         """Ends a wait for a silent broker: soon, if nothing is left that it could do for us."""
@@ -203,77 +206,6 @@ class Client:
         self._sources.lose(error)
         self._claims.doubt(self._sources.doubtful())
 
-    def _search(self) -> None:
-        """Asks for messages of jobs that live here, though there may be no free slot for others."""
-        if not self._sources.ready:
-            return
-        for name in self._claims.to_search():
-            others: list[Delivery] = []
-            while len(others) < MOST_OTHERS and (delivery := self._get(name)):
-                if self._settlement.knows(delivery):
-                    continue
-                if self._may_take() and not self._is_full(name) and self._stop.seen == 0:
-                    self._begin(delivery)
-                    continue
-                delivery.body = b""  # the tag is enough to give it back, and there may be many
-                others.append(delivery)
-                # What came again stands at the head of its queue, but leases stand in any order.
-                if not delivery.is_lease:
-                    break
-            for delivery in reversed(others):
-                self._return(delivery)
-            self._claims.looked_at(name)
-        self._settlement.settle_all()
-
-    def _take_one(self) -> bool:
-        """Asks the next queue whose turn it is; returns False when none can be asked now."""
-        name = self._rota.next(self._is_full) if self._may_take() else None
-        if name is None:
-            return False
-        delivery = self._get(name)
-        if delivery is None or self._settlement.knows(delivery):
-            return True
-        if self._stop.seen:  # the signal came while the message was on its way
-            self._return(delivery)
-        else:
-            self._begin(delivery)
-        return True
-
-    def _get(self, name: str) -> Delivery | None:
-        delivery = self._sources.get(name)
-        self._claims.doubt(self._sources.doubtful())
-        if name in self._sections and (delivery is not None or not self._sources.refused):
-            self._claims.passed(name, delivery)
-        return delivery
-
-    def _may_take(self) -> bool:
-        """Whether a message could start now."""
-        first = self._once and self._default.busy
-        return not (self._obeyed or first) and self._sources.ready and self._crew.has_room
-
-    def _is_full(self, name: str) -> bool:
-        section = self._sections[self._sources.origin(name)]
-        jobs = [job for job in self._claims.jobs if job.section is section]
-        ended = [job for job in jobs if job.ended_at]
-        copies = any(job.copy or (job.fate and job.fate.copy and not job.copied) for job in ended)
-        if copies or sum(job.updates.pending for job in ended) >= MOST_ENDED:
-            return True  # under an alarm, or its ended jobs would pile up
-        return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
-
-    def _return(self, delivery: Delivery) -> None:
-        with contextlib.suppress(DeliveryLost):  # then it is back already
-            delivery.requeue()
-
-    def _begin(self, delivery: Delivery) -> None:
-        """Has a free slot work off a message."""
-        section = self._sections[delivery.queue]
-        runner = self._runners[delivery.queue]
-        job = Job(delivery, section, runner, next(self._numbers), self._feed)
-        log.debug("%s: taken%s", job, " once more" if delivery.redelivered else "")
-        self._crew.take(job)
-        if self._settlement.take(job):
-            self._crew.begin(job)
-
     def _post(self, event: Callable[[], None]) -> None:
         """Has the main thread call ``event`` in its next turn; any thread may call this."""
         self._events.append(event)
@@ -301,7 +233,7 @@ class Client:
             self._crew.release(job)
             self._rota.ask_again()
         idle = not self._crew.jobs
-        worked_off = self._once and self._sources.ready and self._rota.is_done(self._is_full)
+        worked_off = self._once and self._sources.ready and self._rota.is_done(self._intake.is_full)
         if not idle or not (self._obeyed or worked_off):
             self._leave_by = None
             return False

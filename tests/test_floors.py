@@ -25,6 +25,7 @@ FLOORS = (
     {"gate", "claims", "fate", "default_queue"},
     {"slot", "leases", "commands"},
     {"settlement", "crew"},
+    {"intake"},
     {"client", "check", "failed"},
     {"command", "submit"},
     {"cli"},

@@ -1,0 +1,131 @@
+"""Takes messages from their queues, and gives them to free slots.
+
+Looks also for messages of jobs that live here and have lost them. Settles nothing itself. Used in the client's
+main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+
+from rbit.broker import Delivery
+from rbit.crew import Crew
+from rbit.errors import DeliveryLost
+from rbit.feed import Feed
+from rbit.job import Job
+from rbit.rota import Rota
+from rbit.runners import Runner
+from rbit.settings import Config, RunnerSettings
+from rbit.settlement import Settlement
+from rbit.sources import Sources
+
+log = logging.getLogger("rbit.client")
+
+MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at once
+MOST_ENDED = 10  # jobs of a queue whose last status is on its way to RabbitMQ
+
+
+class Intake:
+    """Takes messages.
+
+    Arguments:
+        config: the settings.
+        runners: the runner of each queue, by its name.
+        sources, rota: the queues, and their turns.
+        settlement, crew: take the messages over.
+        feed: what statuses are published through.
+        open: whether a message may be taken now, if there is a slot for it.
+    """
+
+    def __init__(
+        self, config: Config, runners: Mapping[str, Runner], *, sources: Sources, rota: Rota,
+        settlement: Settlement, crew: Crew, feed: Feed, open: Callable[[], bool],
+    ) -> None:
+        self._sections: dict[str, RunnerSettings] = {section.queue: section for section in config.runners}
+        self._runners = runners
+        self._sources = sources
+        self._rota = rota
+        self._settlement = settlement
+        self._claims = settlement.claims
+        self._crew = crew
+        self._feed = feed
+        self._open = open
+        self._numbers = itertools.count(1)
+
+    def search(self) -> None:
+        """Asks for messages of jobs that live here, though there may be no free slot for others.
+
+        Errors: ConnectionLost.
+        """
+        if not self._sources.ready:
+            return
+        for name in self._claims.to_search():
+            others: list[Delivery] = []
+            while len(others) < MOST_OTHERS and (delivery := self._get(name)):
+                if self._settlement.knows(delivery):
+                    continue
+                if self.has_room and not self.is_full(name):
+                    self._begin(delivery)
+                    continue
+                delivery.body = b""  # the tag is enough to give it back, and there may be many
+                others.append(delivery)
+                # What came again stands at the head of its queue, but leases stand in any order.
+                if not delivery.is_lease:
+                    break
+            for delivery in reversed(others):
+                self._return(delivery)
+            self._claims.looked_at(name)
+        self._settlement.settle_all()
+
+    def take_one(self) -> bool:
+        """Asks the next queue whose turn it is; returns False if none can be asked now. Errors: ConnectionLost."""
+        name = self._rota.next(self.is_full) if self.has_room else None
+        if name is None:
+            return False
+        delivery = self._get(name)
+        if delivery is None or self._settlement.knows(delivery):
+            return True
+        if self._open():
+            self._begin(delivery)
+        else:  # a signal came while the message was on its way
+            self._return(delivery)
+        return True
+
+    def _get(self, name: str) -> Delivery | None:
+        delivery = self._sources.get(name)
+        self._claims.doubt(self._sources.doubtful())
+        if name in self._sections and (delivery is not None or not self._sources.refused):
+            self._claims.passed(name, delivery)
+        return delivery
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message could start now."""
+        return self._open() and self._sources.ready and self._crew.has_room
+
+    def is_full(self, name: str) -> bool:
+        """Whether no more jobs of a queue are to be begun now."""
+        section = self._sections[self._sources.origin(name)]
+        jobs = [job for job in self._claims.jobs if job.section is section]
+        ended = [job for job in jobs if job.ended_at]
+        copies = any(job.copy or (job.fate and job.fate.copy and not job.copied) for job in ended)
+        if copies or sum(job.updates.pending for job in ended) >= MOST_ENDED:
+            return True  # under an alarm, or its ended jobs would pile up
+        return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
+
+    def _return(self, delivery: Delivery) -> None:
+        with contextlib.suppress(DeliveryLost):  # then it is back already
+            delivery.requeue()
+
+    def _begin(self, delivery: Delivery) -> None:
+        """Has a free slot work off a message."""
+        section = self._sections[delivery.queue]
+        runner = self._runners[delivery.queue]
+        job = Job(delivery, section, runner, next(self._numbers), self._feed)
+        log.debug("%s: taken%s", job, " once more" if delivery.redelivered else "")
+        self._crew.take(job)
+        if self._settlement.take(job):
+            self._crew.begin(job)
