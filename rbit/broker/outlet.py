@@ -110,14 +110,8 @@ class Outlet:
             self._there.add((form.name, form.key))
 
     def _ensure_topic(self, form: Topic) -> None:
-        # Passively first: one that exists with other arguments will do.
         with translated(form.name):
-            try:
-                self._declare_topic(form, passive=True)
-            except ChannelClosedByBroker as error:
-                if error.reply_code != NOT_FOUND:
-                    raise
-                self._declare_topic(form, passive=False)
+            if not self._is_there(lambda passive: self._declare_topic(form, passive)):
                 log.info("exchange %s is created", form.name)
         if form.queue is not None:
             self._ensure_queue(form.queue)
@@ -131,18 +125,28 @@ class Outlet:
     def _ensure_queue(self, form: Form) -> None:
         if form.name in self._there:
             return
-        # Passively first: any existing queue of the name will do.
         with translated(form.name):
-            try:
-                self._declare(form, passive=True)
-            except ChannelClosedByBroker as error:
-                if error.reply_code != NOT_FOUND:
-                    raise
-                self._declare(form, passive=False)
-                log.info("queue %s is created", form.name)
-            else:
+            if self._is_there(lambda passive: self._declare(form, passive)):
                 self._compare(form)
+            else:
+                log.info("queue %s is created", form.name)
         self._there.add(form.name)
+
+    @staticmethod
+    def _is_there(declare: Callable[[bool], None]) -> bool:
+        """Makes what is missing; returns whether it was there.
+
+        Arguments:
+            declare: declares it, passively if its argument is True. That comes first: any existing one will do.
+        """
+        try:
+            declare(True)
+        except ChannelClosedByBroker as error:
+            if error.reply_code != NOT_FOUND:
+                raise
+            declare(False)
+            return False
+        return True
 
     def _declare(self, form: Form, passive: bool) -> None:
         with self._other_channel() as channel:
