@@ -25,7 +25,6 @@ SAID = {
     "held": re.compile(r"holds lease \d+$"),
     "again": re.compile(r"its message came again; it is not run twice$"),
     "acked": re.compile(r"its message is acknowledged$"),
-    "told": re.compile(r"PyBit took the status Done$"),
 }
 TAKEN = re.compile(r"taken( once more)?$")
 CONNECTED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) \w+ connected (again )?to RabbitMQ")
@@ -40,7 +39,6 @@ class Log:
     published: list[float] = field(default_factory=list)
     held: list[float] = field(default_factory=list)
     acked: list[float] = field(default_factory=list)
-    told: list[float] = field(default_factory=list)
     again: list[float] = field(default_factory=list)
     taken: list[float] = field(default_factory=list)
 
@@ -274,12 +272,3 @@ class Evidence:
 
     def _events(self, what: str, client: str) -> list[Event]:
         return [event for event in self.events if event.what == what and event.facts["client"] == client]
-
-    def status_given_up(self, run: Run) -> str:
-        """Return what ended the client of a complete run before PyBit had its last status; '' for nothing."""
-        told = min([at for at in self.log(run).told if run.end and at >= run.end], default=float("inf"))
-        for what in ("client killed", "client ended"):
-            for event in self._events(what, run.client):
-                if (run.end or run.start) <= event.at <= told:
-                    return f"{what} at {event.at:.3f}"
-        return ""

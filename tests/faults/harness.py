@@ -29,7 +29,6 @@ ADVANCED = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].
 LOOK = 2.0  # seconds between two looks at what is left; rabbitmqctl is slow, and its figures as old as 5 s
 STRANDED_BOUND = 40.0  # seconds after which a message that has expired and was not sent on never will be
 LOOKS_FOR_STRANDED = 5  # of so many looks one is also for what stands still
-STATUS_BOUND = 20.0  # seconds from the last fault until PyBit is told what it will be told; a stop tells the rest
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,8 @@ class _Stage:
         if submitted.keys() - done:
             return False
         requests = [request for request in submitted.values() if request is not None]
-        told = all("Done" in dict(self.web.history(request)) for request in requests)
-        # A status may have gone with its client; then there is nothing to wait for but what is on its way.
-        over = time.time() > self.record.events("drain")[0].at + STATUS_BOUND
-        return (told or over) and not sum(self.left().values())
+        told = all(self.web.history(request)[-1][0] == "Done" for request in requests)
+        return told and not sum(self.left().values())
 
     def attend(self, until: float) -> None:
         """Start clients again that ended by themselves, up to a time of time.monotonic()."""
