@@ -16,6 +16,8 @@ from rbit import errors
 
 log = logging.getLogger("rbit")
 
+_status = [errors.EXIT_OK]  # of what was written so far
+
 
 class Parser(argparse.ArgumentParser):
     """Ends with the exit status of sysexits(3) for a wrong command line."""
@@ -62,7 +64,7 @@ def say(lines: Sequence[str], program: str) -> int:
 def write(text: str, program: str) -> int:
     """Writes a text to standard output at once; returns an exit status.
 
-    After a failure what is written goes nowhere.
+    After a failure what is written goes nowhere, and the exit status stays the same.
     """
     try:
         if sys.stdout is not None:  # None: it was closed before the start
@@ -75,5 +77,5 @@ def write(text: str, program: str) -> int:
             os.dup2(nothing.fileno(), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):  # "| head": the reader has seen enough
             print(f"{program}: standard output cannot be written: {error.strerror}", file=sys.stderr)
-            return errors.EXIT_OUTPUT
-    return errors.EXIT_OK
+            _status[0] = errors.EXIT_OUTPUT
+    return _status[0]

@@ -64,7 +64,8 @@ class Watch:
         except BodyRefused:
             return
         self.silent = False
-        self._last = line = self._line(said, self._labels[answers])
+        line = self._line(said, self._labels[answers])
+        self._last = self._line(said, short(self._labels[answers]))
         again = line == self._shown.get(answers)  # a job may have reported its last status itself
         self._shown[answers] = line
         if said.final:
@@ -97,3 +98,8 @@ class Watch:
         text = f"{said.status}: {said.message}" if said.message else said.status
         attempt = f" (attempt {said.attempt})" if said.attempt > 1 else ""
         return f"{label}{attempt}: {printable(' '.join(text.split()), LONGEST)}"
+
+
+def short(label: str) -> str:
+    """Returns how a job is called without its queue, which may be long."""
+    return " ".join(label.rsplit(" ", 2)[1:])

@@ -28,16 +28,24 @@ from tests.support.waiting import wait_until
 MARK = "TEST_RBIT_MARK"  # in the environment of rbit, and so of everything that it starts
 
 
-def rbit_command() -> list[str]:
+def rbit_command(name: str = "rbit") -> list[str]:
     """Return the ``rbit`` command of the running Python's environment.
+
+    Arguments:
+        name: of the command.
 
     Errors:
         FileNotFoundError: rbit is not installed there.
     """
-    command = Path(sys.executable).with_name("rbit")
+    command = Path(sys.executable).with_name(name)
     if not command.exists():
         raise FileNotFoundError(f"{command} is missing; {sys.executable} -m pip install -e . installs it")
     return [str(command)]
+
+
+def submit_command() -> list[str]:
+    """Return the ``rbit-submit`` command, as ``rbit_command`` does."""
+    return rbit_command("rbit-submit")
 
 
 class RbitProcess:

@@ -1,0 +1,77 @@
+"""Test cases that run the real ``rbit-submit`` command on a real broker. It runs in the process that tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.support.case import BrokerCase
+from tests.support.rbit_process import RbitProcess, submit_command
+
+
+class SubmitCase(BrokerCase):
+    """A test with a queue of its own, ``self.queue``, whose name has four parts; it is not made.
+
+    Attributes:
+        text: the INI file, with a section for that queue.
+    """
+
+    def setUp(self) -> None:
+        """Name the queue."""
+        super().setUp()
+        self.queue = self.queue_name("any_latex_pdf")
+        self.text = self.ini({self.queue: {"runner": "shell!true"}})
+
+    def start_submit(self, *arguments: str, text: str | None = None, **keys: Any) -> RbitProcess:
+        """Start rbit-submit.
+
+        Arguments:
+            arguments: those after the INI file.
+            text: the INI file; None: ``self.text``.
+            keys: of ``BrokerCase.rbit``.
+        """
+        keys.setdefault("command", tuple(submit_command()))
+        return self.rbit(self.text if text is None else text, *arguments, **keys)
+
+    def submit(self, *arguments: str, status: int = 0, **keys: Any) -> RbitProcess:
+        """Run rbit-submit to its end; fail unless it ends with this exit status and without a traceback."""
+        process = self.start_submit(*arguments, **keys)
+        self.assertEqual(process.wait(90), status, process.output)
+        self.assertNotIn("Traceback", process.output)
+        return process
+
+    def shell(self, line: str, *arguments: str, status: int = 0, **keys: Any) -> RbitProcess:
+        """Run rbit-submit in a line for sh, in which ``"$@"`` is the command with its arguments."""
+        files = {"rbit.ini": self.text, **keys.pop("files", {})}
+        process = self.rbit(
+            None, line, *submit_command(), "rbit.ini", *arguments, command=("sh", "-c"), files=files, **keys
+        )
+        self.assertEqual(process.wait(90), status, process.output)
+        self.assertNotIn("Traceback", process.output)
+        return process
+
+    def refused(self, reason: str, status: int, *arguments: str, **keys: Any) -> None:
+        """Fail unless rbit-submit ends with this exit status, and the last line of several says why.
+
+        Arguments:
+            reason: a regular expression for that line from its beginning, which is the command's name.
+            status: the exit status.
+            arguments, keys: as of ``start_submit``.
+        """
+        with self.subTest(arguments=arguments):
+            process = self.submit(*arguments, status=status, **keys)
+            self.assertEqual(process.stdout_lines, [])
+            self.assertRegex(process.stderr_lines[-1], f"^rbit-submit: {reason}$")
+
+    def taken(self, queue: str) -> list[tuple[Any, Any, bytes]]:
+        """Take all ready messages out of a queue and return them: deliveries, properties, bodies."""
+        found = []
+        while (got := self.channel.basic_get(queue, auto_ack=True))[0] is not None:
+            found.append(got)
+        return found
+
+
+def only(lines: Sequence[str]) -> str:
+    """Return the only line of some. Errors: AssertionError when there is not exactly one."""
+    assert len(lines) == 1, lines
+    return lines[0]

@@ -1,0 +1,281 @@
+"""``rbit-submit``: what it sends, byte for byte, and what it says of what it cannot send."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+from rbit import __version__
+from tests.support.pybit_web import PybitWeb
+from tests.support.rbit_process import submit_command
+from tests.support.submit_case import SubmitCase, only
+
+CAPTURES = Path(__file__).parent / "captures"
+PARTS = ("distribution", "arch", "suite", "format")
+HEX = re.compile("[0-9a-f]{32}")
+ANY = bytes(range(256)) * 3
+
+
+def captured(name: str) -> Any:
+    """Return a captured body as plain JSON; written again, it is the same to the byte."""
+    body = (CAPTURES / name).read_text("ascii").rstrip("\n")
+    plain = json.loads(body)
+    assert json.dumps(plain) == body, name
+    return plain
+
+
+def properties_of(name: str) -> dict[str, Any]:
+    """Return the captured properties of a message."""
+    return dict(json.loads((CAPTURES / name).read_text("utf-8"))["properties"])
+
+
+def set_place(instance: Any, queue: str) -> None:
+    """Set what a captured PackageInstance says of its queue, and the ids that only PyBit's database has."""
+    for part, name in zip(PARTS, queue.split("_"), strict=True):
+        instance[part].update(id=0, name=name)
+    instance["id"] = instance["package"]["id"] = 0
+
+
+class SentTest(SubmitCase):
+    def request(self, job: int, package: str, version: str, uri: str, host: str = "localhost") -> bytes:
+        """Return the body of the captured build request with other values."""
+        plain = captured("build_request.json")
+        set_place(plain["job"]["packageinstance"], self.queue)
+        plain["job"]["id"] = job
+        plain["job"]["packageinstance"]["package"].update(version=version, name=package)
+        plain["transport"].update(method="http", uri=uri, vcs_id="")
+        plain["web_host"] = host
+        return json.dumps(plain).encode("ascii")
+
+    def assert_properties(self, properties: Any, encoding: str | None) -> None:
+        """Fail unless properties are those of PyBit's messages, with an id and the header for local jobs."""
+        expected = properties_of("build_request.properties.json") | {"content_encoding": encoding}
+        found = {key: getattr(properties, key) for key in expected}
+        self.assertRegex(found.pop("message_id"), HEX)
+        self.assertEqual(found.pop("headers"), {"x-rbit-local": True})
+        self.assertEqual(found, {key: expected[key] for key in found})
+
+    def test_build_request_is_pybits_to_the_byte(self) -> None:
+        text = self.ini({self.queue: {"runner": "shell!true"}}, pybit={"url": "http://pybit.example:8080/web"})
+        process = self.submit(
+            self.queue, "--job", "70", "--package", "col11406", "--version", "2.5-1",
+            "--uri", "http://example.org/content?a=1&b=2", text=text,
+        )
+        self.assertEqual(process.lines, [f"{self.queue} job 70: published"])
+        _, properties, body = only(self.taken(self.queue))
+        sent = self.request(70, "col11406", "2.5-1", "http://example.org/content?a=1&b=2", "pybit.example:8080")
+        self.assertEqual(body, sent)
+        self.assert_properties(properties, "UTF-8")
+
+    def test_without_options_it_is_a_test_with_the_time_as_id(self) -> None:
+        before = int(time.time() * 1000)
+        self.submit(self.queue)
+        _, _, body = only(self.taken(self.queue))
+        job = json.loads(body)["job"]["id"]
+        self.assertTrue(before <= job <= time.time() * 1000, (before, job))
+        self.assertEqual(body, self.request(job, "test", "1.0", ""))
+
+    def test_odd_characters_are_written_as_pybit_writes_them(self) -> None:
+        self.submit(self.queue, "--job", "1", "--package", "café", "--uri", 'http://example.org/café?q="<x>"\\\t')
+        _, _, body = only(self.taken(self.queue))
+        self.assertEqual(body, self.request(1, "café", "1.0", 'http://example.org/café?q="<x>"\\\t'))
+        old = (CAPTURES / "build_request.nonascii.py27-jsonpickle072.json").read_text("ascii")
+        written = re.search(r'"name": "caf[^"]*"', old)
+        assert written is not None
+        self.assertIn(written[0].encode(), body)
+        odd = (CAPTURES / "build_request.nonascii.json").read_text("ascii")
+        self.assertIn(r'?q=\"<x>\"', odd)
+        self.assertIn(rb'caf\u00e9?q=\"<x>\"\\\t', body)
+
+    def test_count_sends_each_with_a_job_id_and_a_message_id_of_its_own(self) -> None:
+        process = self.submit(self.queue, "--count", "3", "--job", "70")
+        self.assertEqual(process.lines, [f"{self.queue} job {job}: published" for job in (70, 71, 72)])
+        messages = self.taken(self.queue)
+        self.assertEqual([body for _, _, body in messages], [
+            self.request(job, "test", "1.0", "") for job in (70, 71, 72)])
+        self.assertEqual(len({properties.message_id for _, properties, _ in messages}), 3)
+
+    def test_body_of_a_file_is_sent_as_it_is(self) -> None:
+        queue = self.declare(self.queue_name())
+        process = self.rbit(self.text, command=("true",))
+        (process.folder / "body").write_bytes(ANY)
+        self.submit(queue, "--file", str(process.folder / "body"), "--count", "2")
+        self.submit(queue, "--file", "empty", files={"empty": ""})
+        messages = self.taken(queue)
+        self.assertEqual([body for _, _, body in messages], [ANY, ANY, b""])
+        for _, properties, _ in messages:
+            self.assert_properties(properties, None)
+        self.assertEqual(len({properties.message_id for _, properties, _ in messages}), 3)
+
+    def test_body_from_standard_input_is_sent_as_it_is(self) -> None:
+        queue = self.declare(self.queue_name())
+        process = self.shell(r'''printf 'a\0\377\n\n' | "$0" "$@"''', queue, "--file", "-")
+        line = only(process.stdout_lines)
+        self.shell('"$0" "$@" </dev/null', queue, "--file", "-")
+        (_, properties, body), (_, _, empty) = self.taken(queue)
+        self.assertEqual((body, empty), (b"a\0\xff\n\n", b""))
+        self.assertEqual(line, f"{queue} message {properties.message_id}: published")
+
+    def test_raw_body_may_go_to_a_queue_for_build_requests_and_with_a_name_of_any_kind(self) -> None:
+        for suffix in ("any_latex_pdf", "a.#.*", "*.#", "two words ", "caf\u00e9 \u4e2d", "back\\slash", "%s{}"):
+            with self.subTest(suffix):
+                queue = self.declare(self.queue_name(suffix))
+                process = self.submit(queue, "--file", "body", files={"body": "x"})
+                _, properties, body = only(self.taken(queue))
+                self.assertEqual(body, b"x")
+                self.assertEqual(process.lines, [f"{queue} message {properties.message_id}: published"])
+
+    def test_missing_queue_of_a_runner_section_is_made_as_rbit_makes_it(self) -> None:
+        self.channel.exchange_delete("pybit")
+        self.submit(self.queue)
+        self.channel.exchange_declare("pybit", "direct", durable=True)
+        self.channel.queue_declare(self.queue, durable=True)  # as PyBit would: refused if it differed
+        self.channel.basic_publish("pybit", self.queue.replace("_", "."), b"by route", mandatory=True)
+        self.assertEqual(len(self.bodies(self.queue)), 2)
+        free = self.queue_name("free")
+        self.submit(free, "--file", "body", text=self.ini({free: {"runner": "shell!true"}}), files={"body": "x"})
+        self.assertEqual(self.bodies(free), [b"x"])
+
+    def test_pybit_is_neither_asked_nor_told_about_the_job_nor_about_its_second_run(self) -> None:
+        with PybitWeb() as web:
+            web.add_job(1)
+            blocks = 'test -e seen || { touch seen; exec 3>&-; rm -f no; kill -9 $$; }'
+            text = self.ini(
+                {self.queue: {"runner": f"shell!{blocks}", "on_failure": "requeue", "retry_delay": 1}},
+                pybit={"url": web.url, "user": "admin", "password": "pass"},
+            )
+            rbit = self.rbit(text)
+            process = self.submit(self.queue, "--job", "1", "--wait", text=text)
+            self.assertRegex(process.lines[-1], r"job 1 \(attempt 2\): Done$")
+            self.assertEqual(rbit.stop(), 0)
+            self.assertEqual([request.path for request in web.requests if "/job" in request.path], [])
+            self.assertEqual(len(web.history(1)), 1)
+
+    def test_version_and_help(self) -> None:
+        command = tuple(submit_command())
+        process = self.rbit(None, "--version", command=command)
+        self.assertEqual((process.wait(), process.lines), (0, [f"rbit-submit {__version__}"]))
+        process = self.rbit(None, "--help", command=command)
+        self.assertEqual(process.wait(), 0)
+        self.assertEqual(process.stderr_lines, [])
+
+
+class CancelTest(SubmitCase):
+    def listen(self, name: str) -> None:
+        """Have a queue as a client of this name has it."""
+        self.channel.exchange_declare("pybit", "direct", durable=True)
+        self.channel.queue_declare(name, exclusive=True, auto_delete=True)
+        self.channel.queue_bind(name, "pybit", name)
+
+    def test_cancel_request_is_pybits_to_the_byte_and_goes_where_pybits_go(self) -> None:
+        name = f"{self._token}-client"
+        self.listen(name)
+        for arguments, text in (
+            ((self.queue,), self.ini({}, pybit={"url": "http://pybit.example:8080"})),
+            ((), self.ini({"plain": {"runner": "shell!true"}, self.queue: {"runner": "shell!true"}},
+                          pybit={"url": "https://pybit.example:8080/web"})),
+        ):
+            with self.subTest(arguments):
+                process = self.submit(*arguments, "--cancel", "70", "--client", name, text=text)
+                self.assertEqual(process.lines, [f"job 70: {name} is asked to cancel it"])
+                delivery, properties, body = only(self.taken(name))
+                plain = captured("cancel_request.json")
+                set_place(plain["job"]["packageinstance"], self.queue)
+                plain["job"]["packageinstance"]["package"].update(version="-", name="-")
+                plain["job"]["id"] = 70
+                plain["job"]["buildclient"].update(id=0, name=name)
+                plain["web_host"] = "pybit.example:8080"
+                self.assertEqual(body, json.dumps(plain).encode("ascii"))
+                expected = properties_of("cancel_request.properties.json")
+                self.assertEqual({key: getattr(properties, key) for key in expected}, expected)
+                self.assertEqual((delivery.exchange, delivery.routing_key), ("pybit", name))
+
+    def test_cancel_needs_no_queue_that_is_pybits(self) -> None:
+        name = f"{self._token}-client"
+        self.listen(name)
+        self.submit("--cancel", "70", "--client", name, text=self.ini({}))
+        instance = json.loads(self.bodies(name)[0])["job"]["packageinstance"]
+        self.assertEqual([instance[part]["name"] for part in PARTS], ["-"] * 4)
+
+    def test_client_that_is_not_connected_exits_69(self) -> None:
+        self.channel.exchange_delete("pybit")
+        for _ in range(2):  # without the exchange of PyBit, and with it
+            self.refused("no client named nobody is connected", 69, "--cancel", "1", "--client", "nobody")
+
+
+class RefusedTest(SubmitCase):
+    def test_wrong_command_line_exits_64_with_one_reason(self) -> None:
+        whole = "expected a whole number from 1, got"
+        for arguments, reason in (
+            ((), "a QUEUE is needed"),
+            ((self.queue, "more"), "unrecognized arguments: more"),
+            ((self.queue, "--nonsense"), "unrecognized arguments: --nonsense"),
+            *(((self.queue, "--count", text), f"argument --count: {whole} '{text}'")
+              for text in ("0", "-1", "1.5", "many", "", "\u0663", "9" * 30)),
+            *(((self.queue, "--job", text), f"argument --job: {whole} '{text}'") for text in ("0", "x")),
+            (("--cancel", "x", "--client", "c"), f"argument --cancel: {whole} 'x'"),
+            ((self.queue, "--package"), "argument --package: expected one argument"),
+            (("--cancel", "1"), "--cancel needs --client"),
+            ((self.queue, "--client", "c"), "--client needs --cancel"),
+            *((("--cancel", "1", "--client", "c", option, *value), f"--cancel does not go with {option}")
+              for option, *value in (("--package", "p"), ("--version", "1"), ("--uri", "u"), ("--job", "2"),
+                                     ("--file", "f"), ("--wait",), ("--count", "2"))),
+            *(((self.queue, "--file", "f", option, "1"), f"--file does not go with {option}")
+              for option in ("--package", "--version", "--uri", "--job")),
+            (("a_b_c",), "a_b_c is no queue for build requests, .*; please say with --file what to send"),
+            (("a_b__c",), "a_b__c is no queue for build requests, .*"),
+            ((self.queue, "--file", "nowhere"), "nowhere cannot be read: No such file or directory"),
+            ((self.queue, "--file", "/"), "/ cannot be read: Is a directory"),
+        ):
+            self.refused(reason, 64, *arguments)
+        process = self.rbit(None, command=tuple(submit_command()))
+        self.assertEqual(process.wait(), 64)
+        self.assertEqual(process.lines[-1], "rbit-submit: the following arguments are required: CONFIG")
+
+    def test_unknown_queue_exits_69_with_a_guess_and_is_not_made(self) -> None:
+        near = f"{self.queue}f"
+        none = rf"there is no queue {near} on RabbitMQ, and rbit.ini has no section \[runner:{near}\] for which .*"
+        self.refused(rf"{none}; did you mean {self.queue}\?", 69, near)
+        self.refused(none, 69, near, text=self.ini({}))
+        self.assertEqual(self.depth(near), -1)
+
+    def test_mistakes_in_the_configuration_exit_78_with_all_of_them(self) -> None:
+        process = self.submit(self.queue, text="[rbit]\nnam = x\n[amqp]\nport = abc\n", status=78)
+        self.assertEqual([line.split(":")[0] for line in process.lines], ["rbit.ini"] * 2)
+        process = self.rbit(None, "nowhere.ini", self.queue, command=tuple(submit_command()))
+        self.assertEqual(process.wait(), 78)
+        self.assertRegex(only(process.lines), "^nowhere.ini: ")
+
+    def test_broker_away_exits_69_and_a_wrong_password_77_with_one_line(self) -> None:
+        away = self.ini({}, amqp={"port": 9, "connect_timeout": 3600})
+        wrong = self.ini({}, amqp={"password": "wrong-secret"})
+        for arguments in ((self.queue,), (self.queue, "--wait"), ("--cancel", "1", "--client", "c")):
+            for text, status, reason in (
+                (away, 69, "no answer from RabbitMQ at 127.0.0.1:9: Connection refused"),
+                (wrong, 77, "RabbitMQ at .* refuses the user 'guest' or its password"),
+            ):
+                with self.subTest(arguments, status=status):
+                    process = self.submit(*arguments, text=text, status=status)
+                    self.assertRegex(only(process.lines), f"^rbit-submit: {reason}$")
+
+    def test_queue_that_takes_no_more_exits_69_and_says_how_many_it_took(self) -> None:
+        self.declare(self.queue, x_max_length=1, x_overflow="reject-publish")
+        process = self.submit(self.queue, "--count", "3", "--job", "70", status=69)
+        self.assertEqual(process.stdout_lines, [f"{self.queue} job 70: published"])
+        self.assertRegex(only(process.stderr_lines), f"^rbit-submit: 1 of 3 published; .*{self.queue}")
+        self.assertEqual(self.depth(self.queue), 1)
+
+    def test_reader_of_the_output_that_goes_is_no_mistake(self) -> None:
+        process = self.shell('("$0" "$@"; echo $? >&2) | head -n 1', self.queue, "--count", "20", "--job", "1")
+        self.assertEqual(process.stdout_lines, [f"{self.queue} job 1: published"])
+        self.assertEqual(process.stderr_lines, ["0"])
+        self.assertEqual(self.depth(self.queue), 20)
+        self.shell('"$0" "$@" >&-', self.queue)
+
+
+if __name__ == "__main__":
+    unittest.main()
