@@ -41,7 +41,7 @@ class Copy:
         too_large: whether it was given up for that.
         exchange: where to, if not to a queue.
         mandatory: whether a queue must take it.
-        optional: whether it is given up when the broker refuses it.
+        optional: whether it is given up when the broker, or one of the queues that it goes to, refuses it.
     """
 
     queue: str
@@ -216,7 +216,7 @@ class Publisher(threading.Thread):
             self._drop()
         copy.failures += 1
         copy.due = time.monotonic() + wait_after(copy.failures)
-        copy.cancelled = copy.cancelled or (copy.optional and isinstance(error, PublishFailed) and error.refused)
+        copy.cancelled = copy.cancelled or (copy.optional and isinstance(error, PublishFailed))
         self._failures[copy.where] = failures = self._failures.get(copy.where, 0) + 1
         if worth_saying(failures):
             why = "the connection broke" if isinstance(error, ConnectionLost) else "RabbitMQ did not take it"

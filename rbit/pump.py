@@ -191,7 +191,8 @@ class Pump(threading.Thread):
             delivery = None
         self._breaks = 0
         if delivery is None:
-            self.caught_up.set()
+            if self._hand.is_empty:
+                self.caught_up.set()
             return
         self._look_at = 0.0
         self._hand.note(delivery)
