@@ -159,6 +159,7 @@ class Client:
             running = ", ".join(map(str, self._crew.jobs))
             log.info("stopping%s", f" after {running}; a second signal ends what runs" if running else "")
             self._link.hurry()
+            self._publisher.hurry()
             for job in self._crew.jobs:
                 if not job.begun:  # it waits for its lease, and an alarm may hold that up
                     self._crew.end(job, STOPPED)

@@ -18,12 +18,13 @@ from rbit.broker import Form, Outlet, Topic
 from rbit.errors import BrokerError, ConnectionLost, PublishFailed
 from rbit.message import Properties
 from rbit.output import visible
-from rbit.repeats import wait_after, worth_saying
+from rbit.repeats import LONGEST_WAIT, wait_after, worth_saying
 from rbit.settings import AmqpSettings
 
 log = logging.getLogger("rbit.client")
 
 SERVE_EVERY = 1.0  # seconds between two looks at the heartbeats while nothing is published
+HURRY = 1.0  # seconds between two tries at most, once rbit is stopping
 BLOCKED = 600.0  # seconds that a publish may hang under an alarm before it is tried on a new connection
 
 
@@ -107,6 +108,7 @@ class Publisher(threading.Thread):
         self._waiting: list[Copy] = []
         self._failures: dict[str, int] = {}  # of copies for a queue or an exchange, in a row
         self._outlet: Outlet | None = None
+        self._longest = LONGEST_WAIT  # seconds between two tries
         self._alarm = False  # whether the log has that the broker takes no copies
 
     def put(self, copy: Copy) -> None:
@@ -117,6 +119,12 @@ class Publisher(threading.Thread):
     def is_busy(self) -> bool:
         """Whether it has something to publish."""
         return bool(self._waiting) or not self._new.empty()
+
+    def hurry(self) -> None:
+        """Has what failed be tried again within a second from now on: rbit is stopping. Any thread may call it."""
+        self._longest = HURRY
+        for copy in list(self._waiting):
+            copy.due = min(copy.due, time.monotonic() + HURRY)
 
     def close(self) -> None:
         """Gives up what is not published, and ends the thread; ``join`` waits for that."""
@@ -215,7 +223,7 @@ class Publisher(threading.Thread):
         else:
             self._drop()
         copy.failures += 1
-        copy.due = time.monotonic() + wait_after(copy.failures)
+        copy.due = time.monotonic() + wait_after(copy.failures, self._longest)
         copy.cancelled = copy.cancelled or (copy.optional and isinstance(error, PublishFailed))
         self._failures[copy.where] = failures = self._failures.get(copy.where, 0) + 1
         if worth_saying(failures):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from functools import partial
+from unittest import mock
 
 from rbit.message import Properties
 from rbit.publisher import Copy, Publisher
@@ -49,6 +50,18 @@ class PublisherTest(BrokerCase):
         connections = ("--silent", "list_connections", "name")
         self.wait_until(lambda: len(self.node.ctl(*connections).splitlines()) <= 2, what="the end of the others")
         self.assertEqual(self.bodies(queue), [b"a"])
+
+    def test_what_waits_for_long_is_tried_within_a_second_once_rbit_is_stopping(self) -> None:
+        queue = self.queue_name("missing")
+        publisher = self.publisher(self.node.port)
+        with mock.patch("rbit.publisher.wait_after", lambda failures, longest: min(600.0, longest)):
+            copy = self.copy(queue, "a")
+            publisher._longest = 600.0
+            publisher.put(copy)
+            self.wait_until(lambda: copy.failures == 1 and copy.due > 0, what="the first try")
+            self.declare(queue)
+            publisher.hurry()
+            self.wait_until(lambda: self.results == {"a": True}, 30, "the confirm")
 
     def test_alarm_is_said_once_and_its_end_too(self) -> None:
         queue = self.queue_name()
