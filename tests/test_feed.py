@@ -24,7 +24,7 @@ FIELDS = {"job", "queue", "client", "status", "message", "time", "attempt", "fin
 class FeedCase(BrokerCase):
     def setUp(self) -> None:
         super().setUp()
-        patch = mock.patch("rbit.publisher.wait_after", lambda failures: 0.1)
+        patch = mock.patch("rbit.publisher.wait_after", lambda *_: 0.1)
         patch.start()
         self.addCleanup(patch.stop)
         self.client = f"client-{secrets.token_hex(4)}"
