@@ -189,7 +189,7 @@ class DefaultQueue(threading.Thread):
         try:
             form = Form(self._name, of_type(self._quorum))
             outlet.ensure(form)
-            outlet.ensure(Topic(self._name, form, type="fanout"))
+            self._ensure_exchange(outlet, Topic(self._name, form, type="fanout"))
             serve_at = 0.0
             for delivery in sweep:
                 if self._stopping:
@@ -209,6 +209,13 @@ class DefaultQueue(threading.Thread):
             self._say(sweep)
         if refused:
             raise next(iter(refused.values()))
+
+    def _ensure_exchange(self, outlet: Outlet, form: Topic) -> None:
+        try:
+            outlet.ensure(form)
+        except PublishFailed as error:  # what is in the queue can be moved all the same
+            log.warning("nothing can be collected in %s through an exchange: %s", self._name, error)
+            outlet.renew()
 
     def _move(self, sweep: Sweep, delivery: Delivery, queue: str, outlet: Outlet) -> None:
         # By its name a client knows a copy that it gets twice. A name is drawn, and not made of what is in the

@@ -6,6 +6,7 @@ Knows nothing of jobs. Used by any thread of the client.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from rbit.broker import Form, Topic, of_type
 from rbit.publisher import Copy, Publisher
@@ -32,8 +33,9 @@ class Feed:
         self.client = client
         self._publisher = publisher
         self._arrived = arrived
+        self._queue = Form(OWN_QUEUE + client, of_type(quorum))
         self._topic = Topic(EXCHANGE)
-        self._own = Topic(EXCHANGE, Form(OWN_QUEUE + client, of_type(quorum)), OWN_KEY + client)
+        self._own = Topic(EXCHANGE, self._queue, OWN_KEY + client)
 
     @property
     def to_pybit(self) -> bool:
@@ -45,8 +47,8 @@ class Feed:
     ) -> None:
         """Publishes an update; returns at once.
 
-        One that is for PyBit is tried until the broker has it. Another is given up when the broker refuses it, for
-        then there is nobody who could follow.
+        It is given up when the broker refuses it, as for a follower whose queue is full. What is for PyBit goes to
+        the client's own queue alone then, and is tried until it is there; the pump tells PyBit once of two.
 
         Arguments:
             update: the status.
@@ -61,8 +63,16 @@ class Feed:
             if to_pybit and confirmed and self._arrived is not None:
                 self._arrived()
 
-        self._publisher.put(Copy(
-            update.key, update.body, update.properties(to_pybit, answers), settled,
-            form=self._own if to_pybit else self._topic, exchange=EXCHANGE, mandatory=to_pybit,
-            optional=not to_pybit,
-        ))
+        def tried(confirmed: bool) -> None:
+            if to_pybit and copy.cancelled:
+                self._publisher.put(
+                    Copy(self._queue.name, copy.body, replace(copy.properties, headers=None), settled, self._queue)
+                )
+            else:
+                settled(confirmed)
+
+        copy = Copy(
+            update.key, update.body, update.properties(to_pybit, answers), tried,
+            form=self._own if to_pybit else self._topic, exchange=EXCHANGE, mandatory=to_pybit, optional=True,
+        )
+        self._publisher.put(copy)

@@ -138,6 +138,9 @@ class Publisher(threading.Thread):
                     self._waiting.remove(copy)
                     self._finish(copy, confirmed)
                 del copy  # or its body, which may be large, would stay until the next one
+        while not self._new.empty():
+            if (late := self._new.get()) is not None:
+                self._waiting.append(late)
         for copy in self._waiting:
             self._finish(copy, False)
         self._drop()

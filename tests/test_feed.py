@@ -133,6 +133,45 @@ class FeedTest(FeedCase):
             self.work_off(updates)
         self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
 
+    def test_queue_that_is_deleted_is_made_again_though_somebody_follows(self) -> None:
+        followed = self.follow("#")
+        updates = self.updates(self.feed())
+        for _ in range(2):
+            self.channel.queue_delete(self.own)
+            self.told = False
+            self.work_off(updates)
+            self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
+        self.assertEqual(len(self.messages(followed)), 5, "the one that found the queue gone is for PyBit alone")
+
+    def test_full_queue_of_a_follower_holds_nothing_up(self) -> None:
+        full = self.queue_name()
+        self.declare(full, x_max_length=1, x_overflow="reject-publish")
+        self.channel.exchange_declare("rbit.status", "topic", durable=True)
+        self.channel.queue_bind(full, "rbit.status", "#")
+        followed = self.follow("#")
+        with self.assertLogs("rbit.client", logging.WARNING) as logged:
+            self.work_off(self.updates(self.feed()))
+        for queue in (followed, self.own):
+            found = self.messages(queue)
+            statuses = list(dict.fromkeys((one.message_id, said["status"]) for _, one, said in found))
+            self.assertEqual([status for _, status in statuses if queue == self.own or status], [
+                "Building", "Building", "Done"] if queue == followed else ["Building", "Done"])
+        self.assertIn("a copy for the exchange rbit.status is given up", logged.output[0])
+        self.work_off(self.updates(self.feed(to_pybit=False)))  # nor one that is not for PyBit
+
+    def test_exchange_of_another_type_is_not_used_and_pybit_is_told_all_the_same(self) -> None:
+        self.channel.exchange_delete("rbit.status")
+        self.channel.exchange_declare("rbit.status", "fanout", durable=True)
+        self.addCleanup(self.channel.exchange_delete, "rbit.status")
+        other = self.queue_name()
+        self.declare(other)
+        self.channel.queue_bind(other, "rbit.status")
+        with self.assertLogs("rbit.client", logging.WARNING) as logged:
+            self.work_off(self.updates(self.feed()))
+        self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
+        self.assertEqual(self.depth(other), 0)
+        self.assertRegex(logged.output[0], "the exchange rbit.status was made by somebody else, .*; please delete it")
+
     def test_without_pybit_there_is_no_queue_and_followers_get_all_the_same(self) -> None:
         queue = self.follow("#")
         self.work_off(self.updates(self.feed(to_pybit=False)))
@@ -194,6 +233,16 @@ class RefusedTest(FeedCase):
         self.assertRegex(logged.output[0], "a copy for the exchange rbit.status is given up, as RabbitMQ did not")
         self.assertLessEqual(len(logged.output), 2)
 
+    def test_status_for_pybit_needs_no_right_to_the_exchange(self) -> None:
+        self.channel.exchange_declare("rbit.status", "topic", durable=True)
+        followed = self.follow("#")
+        self.allow(rf"^rbit\.status\.|^amq\.default$")
+        with self.assertLogs("rbit.client", logging.WARNING) as logged:
+            self.work_off(self.updates(self.feed(user=self.user)))
+        self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
+        self.assertEqual((self.messages(followed), self.arrived), ([], 2))
+        self.assertRegex(logged.output[0], "rbit.status is given up, .*refused for user.*; please give the user that")
+
     def test_refused_status_for_pybit_is_held_until_it_is_published(self) -> None:
         self.allow("^$")
         updates = self.updates(self.feed(user=self.user))
@@ -201,7 +250,8 @@ class RefusedTest(FeedCase):
             updates.set_status("Building")
             updates.finish("Done", "", True, lambda: setattr(self, "told", True))
             self.wait_until(lambda: len(logged.output) >= 2, what="two refusals")
-        self.assertRegex(logged.output[0], "a copy for the exchange rbit.status is tried again, as RabbitMQ")
+        self.assertRegex(logged.output[0], "a copy for the exchange rbit.status is given up, as RabbitMQ")
+        self.assertRegex(logged.output[1], f"a copy for the queue {self.own} is tried again, as RabbitMQ")
         self.assertTrue(updates.owed and not self.told)
         self.allow(".*")
         self.wait_until(lambda: self.told, 60, "the statuses")

@@ -37,6 +37,7 @@ ATTEMPT_OF_SEVERAL = 5.0  # seconds for one node of a cluster
 FOR_NOW = re.compile(r"NOT_ALLOWED - (.* (?:is reached|is down))\b['\"]*$")
 # Reply codes of AMQP 0-9-1.
 ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 530, 540
+RIGHTS = "; please give the user that right, see rabbitmqctl set_permissions"
 
 
 def open_connection(
@@ -107,7 +108,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return str(error.strerror)
     if isinstance(error, (ConnectionClosedByBroker, ChannelClosedByBroker)):
-        return f"{error.reply_text} ({error.reply_code})"
+        advice = RIGHTS if "refused for user" in str(error.reply_text) else ""
+        return f"{error.reply_text} ({error.reply_code}){advice}"
     for cause in (*error.args, error):
         inner = getattr(cause, "exception", cause)
         if isinstance(inner, OSError) and inner.strerror:

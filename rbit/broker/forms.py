@@ -33,7 +33,7 @@ class Topic:
         name: of the exchange.
         queue: one that is bound to it, if any.
         key: the key of that binding.
-        type: of an exchange that is made; one that is there may have another.
+        type: of the exchange.
     """
 
     name: str

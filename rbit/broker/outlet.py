@@ -108,10 +108,15 @@ class Outlet:
         elif (form.name, form.key) not in self._there:
             self._ensure_topic(form)
             self._there.add((form.name, form.key))
+        elif form.queue is not None:  # another queue would take what was to be published there, were it gone
+            with translated(form.queue.name):
+                self._channel.queue_declare(form.queue.name, passive=True)
 
     def _ensure_topic(self, form: Topic) -> None:
         with translated(form.name):
-            if not self._is_there(lambda passive: self._declare_topic(form, passive)):
+            if self._is_there(lambda passive: self._declare_topic(form, passive)):
+                self._compare_topic(form)
+            else:
                 log.info("exchange %s is created", form.name)
         if form.queue is not None:
             self._ensure_queue(form.queue)
@@ -121,6 +126,16 @@ class Outlet:
     def _declare_topic(self, form: Topic, passive: bool) -> None:
         with self._other_channel() as channel:
             channel.exchange_declare(form.name, form.type, passive=passive, durable=True)
+
+    def _compare_topic(self, form: Topic) -> None:
+        try:
+            self._declare_topic(form, passive=False)
+        except ChannelClosedByBroker as error:
+            if error.reply_code == PRECONDITION_FAILED:  # else it says nothing about the exchange
+                raise PublishFailed(
+                    f"the exchange {form.name} was made by somebody else, and its messages would go elsewhere; "
+                    f"please delete it: {reason(error)}", refused=True
+                ) from error
 
     def _ensure_queue(self, form: Form) -> None:
         if form.name in self._there:
