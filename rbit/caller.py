@@ -13,10 +13,9 @@ from typing import Any
 from rbit.errors import BrokerError
 from rbit.front import Front
 from rbit.held import Held, Known
-from rbit.message import OUTAGES, Answer
+from rbit.message import OUTAGES, Answer, Entry
 
 LONGEST_CALL = 25.0  # seconds that an answer is waited for
-NOT_FOUND = 404  # HTTP status code
 
 
 class Call(threading.Thread):
@@ -87,12 +86,15 @@ class Caller:
             until: time.monotonic() until which an answer is waited for.
         """
         answer = self._call(lambda: self._front.put(held.job, held.update.status), until, held)
-        return answer or Answer(None, f"no answer within {LONGEST_CALL:g} s")
+        return answer or _late()
 
-    def knows(self, job: int, until: float) -> bool:
-        """Whether PyBit may know a job. Arguments: its id; as of ``put``."""
-        said = self._call(lambda: self._front.last(job), until)
-        return said is None or said[0].code != NOT_FOUND
+    def last(self, job: int, until: float) -> tuple[Answer, Entry | None]:
+        """Asks for the last status of a job; None for it when the answer is none.
+
+        Arguments: the job's id; as of ``put``.
+        """
+        said: tuple[Answer, Entry | None] | None = self._call(lambda: self._front.last(job), until)
+        return said or (_late(), None)
 
     def register(self, until: float) -> bool:
         """Makes the client known to PyBit; returns whether it has answered. Arguments: as of ``put``."""
@@ -122,3 +124,7 @@ def code_of(answer: Answer) -> int:
     """Returns the HTTP status code of an answer; 0 if PyBit was not reached, or only what sends to elsewhere."""
     code = answer.code or 0
     return code if 200 <= code < 300 or (code >= 400 and code not in OUTAGES) else 0
+
+
+def _late() -> Answer:
+    return Answer(None, f"no answer within {LONGEST_CALL:g} s")

@@ -26,7 +26,7 @@ from rbit.gate import Gate
 from rbit.intake import Intake
 from rbit.job import Job, Outcome
 from rbit.link import Link
-from rbit.message import GOOD, WAITING
+from rbit.message import FAILED, GOOD, WAITING
 from rbit.presence import Presence
 from rbit.publisher import Publisher
 from rbit.pump import Pump
@@ -184,8 +184,10 @@ class Client:
         connection = self._link.connection
         if connection is not None:
             self._link.breathe(SLICE)
-            for body in self._presence.commands(connection):
-                self._commands.obey(body)
+        while command := self._presence.command():
+            self._commands.obey(*command)
+        if connection is not None:
+            self._presence.tend(connection)
 
     def _cancel(self, job: Job, verdict: Outcome) -> None:
         self._crew.end(job, verdict, INTERRUPT_FIRST)
@@ -222,7 +224,8 @@ class Client:
         self._all_good = self._all_good and job.outcome.status in GOOD
         self._rota.ask_again()
         self._settlement.end(job)
-        if job.fate and job.fate.final and job.updates.job is not None:
+        # One that has failed may be put back, and cancelled then.
+        if job.fate and job.fate.final and job.fate.status != FAILED and job.updates.job is not None:
             self._cancels.end(job.updates.job)
 
     def _may_leave(self) -> bool:
@@ -243,8 +246,8 @@ class Client:
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LAST_WAIT
             self._claims.search_anew(once_more=True)
-        over = not self._claims.unsettled or time.monotonic() >= self._leave_by
-        if over or (self._obeyed > 1 and not self._settlement.needs_time):
+        over = not (self._claims.unsettled or self._commands.pending) or time.monotonic() >= self._leave_by
+        if over or (self._obeyed > 1 and not (self._settlement.needs_time or self._commands.needs_time)):
             return True
         if begins and (lost := [str(job) for job in self._claims.jobs if job.delivery.lost]):
             log.info("waiting up to %g s for the messages of %s to come again", LAST_WAIT, ", ".join(lost))

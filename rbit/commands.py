@@ -6,17 +6,18 @@ Used in the client's main thread.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
-from rbit import decode
+from rbit import decode, envelope
 from rbit.cancels import Cancels
 from rbit.claims import Claims
 from rbit.errors import BodyRefused
 from rbit.feed import Feed
 from rbit.job import Job, Outcome
-from rbit.message import CANCELLED
+from rbit.message import CANCELLED, Properties
 from rbit.output import printable
-from rbit.status import Updates
+from rbit.status import TELLING, Updates
 from rbit.update import Update
 
 log = logging.getLogger("rbit.client")
@@ -41,8 +42,19 @@ class Commands:
         self._cancels = cancels
         self._feed = feed
         self._end = end
+        self._told: dict[Updates, float] = {}  # time.monotonic() when it was reported of those that are not here
 
-    def obey(self, body: bytes) -> None:
+    @property
+    def pending(self) -> bool:
+        """Whether RabbitMQ has not got all that was reported of jobs that are not here."""
+        return any(updates.pending for updates in self._told)
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether also a hurried stop waits for that."""
+        return self.pending and time.monotonic() < max(self._told.values()) + TELLING
+
+    def obey(self, body: bytes, properties: Properties) -> None:
         """Does what a command says; what is none is logged and dropped."""
         try:
             request = decode.cancelled(body)
@@ -59,21 +71,24 @@ class Commands:
         self._cancels.add(request.job)
         jobs = [job for job in self._claims.jobs if job.updates.job == request.job]
         here = [job for job in jobs if not job.ended_at]
-        if here and self._cancels.forget(request.job):
+        if here:
+            self._cancels.forget(request.job)
             for job in here:
                 self._stop(job)
             return
-        if not here and self._cancels.has_ended(request.job):
+        if self._cancels.has_ended(request.job):
             self._cancels.forget(request.job)
             log.info("%s: has ended before it could be cancelled", label)
             return
         # PyBit has it as Building until it is told. Its message may be in a queue, here or elsewhere.
         log.info("%s: is not here; it is not run when its message comes", label)
         first = Update(request.job, request.queue, self._feed.client, "", "", 0.0)
-        updates = jobs[0].updates if jobs else Updates(
-            label, first, None, self._feed.publish, to_pybit=self._feed.to_pybit
-        )
-        updates.finish(CANCELLED, WHY, True, lambda: None)
+        updates = jobs[0].updates if jobs else Updates(label, first, None, self._feed.publish)
+        local = envelope.is_local(properties) or any(job.is_local for job in jobs)
+        updates.to_pybit = self._feed.to_pybit and not local
+        updates.set_status(CANCELLED, WHY, final=True)
+        self._told = {updates: at for updates, at in self._told.items() if updates.pending}
+        self._told[updates] = time.monotonic()
 
     def _stop(self, job: Job) -> None:
         if not job.cancelled:

@@ -60,7 +60,7 @@ class Fates:
             return self._again(job, WAITING, later, job.attempt + 1)
         if status == FAILED and outcome.status == FAILED and job.attempt > 1:
             why = f"in attempt {job.attempt}: {why}"
-        if status == FAILED and section.on_failure != "discard":
+        if status == FAILED and (section.on_failure != "discard" or outcome.skipped):  # it has not had its chance
             return Fate(status, why, True, self._parked(job, section, status, why))
         return Fate(status, why, True)
 

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from rbit.cancels import Cancels
 from rbit.front import Front
 from rbit.job import Job, Outcome
-from rbit.message import BLOCKED, CANCELLED, DONE, FAILED, UPLOADED, WAITING
+from rbit.message import BLOCKED, CANCELLED, DONE, FAILED, NOT_FOUND, UPLOADED, WAITING
 from rbit.output import printable
 
 log = logging.getLogger("rbit.client")
 
-NOT_FOUND = 404  # HTTP status code
 LONGEST_LOOK = 5.0  # seconds that RabbitMQ has to say whether another client is connected
 OPEN = frozenset({None, WAITING, BLOCKED, FAILED})  # statuses of jobs that are to be run
 OVER = frozenset({CANCELLED, DONE, UPLOADED})
@@ -96,7 +95,7 @@ class Gate:
             self._caught_up.wait(max(0.0, question.until - time.monotonic()))
             answer, entry = front.last(number, self._timeout)
         if answer.code == NOT_FOUND:
-            why = f"PyBit knows no job {number}"
+            why = f"PyBit knows no job {number}; is the url in [pybit] right?"
             question.verdict = Outcome(FAILED, why, for_good=True, skipped=True)
         elif entry is None:
             words = answer.words if answer.code is None else f"HTTP status {answer.code}"

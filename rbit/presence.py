@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 
 from rbit.broker import Connection, PrivateQueue, prepare_exchange
 from rbit.errors import NameTaken, QueueUnavailable
+from rbit.message import Properties
 
 log = logging.getLogger("rbit.client")
 
@@ -33,6 +35,7 @@ class Presence:
         self._try_at = 0.0  # time.monotonic() of the next one
         self._wanted = True  # whether it is to be tried
         self._queue: PrivateQueue | None = None
+        self._come: deque[tuple[bytes, Properties]] = deque()
 
     def begin(self) -> None:
         """Notes that there is a new connection."""
@@ -55,7 +58,7 @@ class Presence:
         queue = None
         try:
             queue = PrivateQueue(connection, self._name)
-            queue.listen()
+            queue.listen(lambda body, properties: self._come.append((body, properties)))
             self._queue = queue
         except NameTaken as error:
             self._taken(error, now, first)
@@ -70,13 +73,17 @@ class Presence:
         self._held_once = True
         return True
 
-    def commands(self, connection: Connection) -> list[bytes]:
-        """Returns the commands that have come, and takes the name again if only its queue is gone.
+    def command(self) -> tuple[bytes, Properties] | None:
+        """Returns the next command that has come, also when its connection is lost since; None for none."""
+        return self._come.popleft() if self._come else None
 
-        Errors: ConnectionLost.
+    def tend(self, connection: Connection) -> None:
+        """Acknowledges the commands that have come, and takes the name again if only its queue is gone.
+
+        They are obeyed by then: nothing else would bring one that is not back. Errors: ConnectionLost.
         """
-        if self._queue is not None and (bodies := self._queue.take()):
-            return bodies
+        if self._queue is not None:
+            self._queue.acknowledge()
         if self._queue is not None and self._queue.lost:
             log.warning("the queue %s is gone; it is made again", self._name)
             self._queue.close()
@@ -85,7 +92,6 @@ class Presence:
             self._wanted = True
         if self._wanted:
             self.claim(connection)
-        return []
 
     def _taken(self, error: NameTaken, now: float, first: bool) -> None:
         """Has a taken name tried again. Errors: NameTaken, when it has been tried long enough."""

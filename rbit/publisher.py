@@ -106,6 +106,8 @@ class Publisher(threading.Thread):
         self._blocked = blocked
         self._new: queue.SimpleQueue[Copy | None] = queue.SimpleQueue()
         self._waiting: list[Copy] = []
+        self._lock = threading.Lock()
+        self._open = 0  # copies that are not done with; guarded by the lock
         self._failures: dict[str, int] = {}  # of copies for a queue or an exchange, in a row
         self._outlet: Outlet | None = None
         self._longest = LONGEST_WAIT  # seconds between two tries
@@ -113,12 +115,14 @@ class Publisher(threading.Thread):
 
     def put(self, copy: Copy) -> None:
         """Takes a copy; returns at once."""
+        with self._lock:
+            self._open += 1
         self._new.put(copy)
 
     @property
     def is_busy(self) -> bool:
         """Whether it has something to publish."""
-        return bool(self._waiting) or not self._new.empty()
+        return self._open > 0
 
     def hurry(self) -> None:
         """Has what failed be tried again within a second from now on: rbit is stopping. Any thread may call it."""
@@ -138,16 +142,22 @@ class Publisher(threading.Thread):
                     self._waiting.remove(copy)
                     self._finish(copy, confirmed)
                 del copy  # or its body, which may be large, would stay until the next one
-        while not self._new.empty():
-            if (late := self._new.get()) is not None:
-                self._waiting.append(late)
-        for copy in self._waiting:
-            self._finish(copy, False)
+        self._give_up()
         self._drop()
+
+    def _give_up(self) -> None:
+        """Gives up what waits, and what is put while that is done, as the next status of a job."""
+        while self.is_busy:
+            while not self._new.empty():
+                if (late := self._new.get()) is not None:
+                    self._waiting.append(late)
+            self._finish(self._waiting.pop(0), False)
 
     def _finish(self, copy: Copy, confirmed: bool) -> None:
         if copy.awaited:
             copy.done(confirmed)
+        with self._lock:
+            self._open -= 1
 
     def _take(self) -> bool:
         """Waits until there is something to do; returns False when that is to end."""

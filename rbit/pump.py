@@ -1,8 +1,8 @@
 """Carries a client's statuses from its queue ``rbit.status.NAME`` to PyBit, in order for each job.
 
 A thread with a connection of its own; each call of PyBit runs beside it, so that heartbeats go on. An update
-leaves the queue when PyBit has taken it, or refused it for good. What PyBit fails at is held for a while, with
-the later ones of its job; when PyBit cannot be reached all goes back. Knows nothing of jobs or HTTP.
+leaves the queue when PyBit has taken it, or refused it for good. What PyBit fails at is held for a while; when
+PyBit cannot be reached all goes back. Knows nothing of jobs or HTTP.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import math
 import threading
 import time
 
-from rbit import steps, update
+from rbit import update
 from rbit.broker import Connection, PrivateQueue, Queue, is_missing
-from rbit.caller import LONGEST_CALL, Caller, code_of
+from rbit.caller import LONGEST_CALL, Caller
 from rbit.errors import BodyRefused, BrokerError, ConnectionLost, NameTaken, QueueUnavailable
 from rbit.front import Front
-from rbit.held import Failures, Hand, Held, content
+from rbit.held import Hand, Held, content
 from rbit.message import OUTAGES, Answer
 from rbit.repeats import wait_after, worth_saying
 from rbit.settings import AmqpSettings
+from rbit.teller import Teller
 
 log = logging.getLogger("rbit.status")
 
-TRIES = 5  # of an update that PyBit answers with 500
 LOOK_EVERY = 10.0  # seconds between two looks at the empty queue; of what arrives from here the pump is told
 ASIDE = 1.0  # seconds that others are tried after an outage before what it began with
 SILENCE = 3.0  # seconds that a stop waits for an answer of the broker, which may be gone
@@ -58,10 +58,9 @@ class Pump(threading.Thread):
         self._queue: Queue | None = None
         self._hand = Hand()
         self._caller = Caller(front, self._hand.known, self._wait, self._ring)
-        self._taken = 0  # updates that PyBit has taken
+        self._teller = Teller(client, self._hand, self._caller)
         self._resume = 0.0  # time.monotonic() before which PyBit is not tried, after an outage
         self._outages = 0  # in a row
-        self._rejected = 0  # answers with 500, in a row
         self._said = False  # whether the log has that PyBit does not answer
         self._breaks = 0  # of the connection, in a row
         self._greet = True  # whether the client is to be registered now
@@ -165,6 +164,8 @@ class Pump(threading.Thread):
             self._rest(LOOK_EVERY)
         elif self._resume <= now and head is not None and due <= now:
             self._tell(queue, head)
+            if self._hand.is_empty:  # then the queue may be too, and PyBit knows all
+                self._look_at = 0.0
         elif self._resume <= now and look_at <= now:
             self._look_at = now + LOOK_EVERY
             self._take(queue)
@@ -208,82 +209,16 @@ class Pump(threading.Thread):
 
     def _tell(self, queue: Queue, held: Held) -> None:
         """Tells PyBit, and sees to what follows from its answer."""
-        if held.id in self._hand.known:
-            self._hand.settle(held)
-            return
-        answer = self._caller.put(held, self._hand.until)
-        code = code_of(answer)
-        if code == 0:
-            self._outage(queue, held, answer)
-        elif code >= 500:
-            self._failed(held, code)
-        elif code >= 400:
-            self._refused(held, code, answer.words)
-        else:
-            self._took(held)
-
-    def _took(self, held: Held) -> None:
-        steps.reached("PyBit told")
-        if self._said:
-            log.info("PyBit answers again")
-        self._said = False
-        self._outages = self._rejected = 0
-        self._greet = not self._registered
-        self._taken += 1
-        log.debug("%s: PyBit took %s", held.label, held)
-        self._hand.settle(held)
-
-    def _refused(self, held: Held, code: int, why: str) -> None:
-        said = content(held.delivery)
-        log.error("%s: PyBit refused %s with %d: %s; it is dropped: %s", held.label, held, code, why, said)
-        self._hand.settle(held)
-
-    def _failed(self, held: Held, code: int) -> None:
-        """Has the update tried again later, unless it is sure that PyBit refuses it and not everything."""
-        failures = self._reject(held, code)
-        self._hand.lane(held)
-        tries = failures.count
-        if failures.count >= TRIES:
-            if not self._caller.knows(held.job, self._hand.until):
-                self._refused(held, code, f"{failures.count} times; PyBit knows no job {held.job}")
-            elif self._taken > failures.taken:
-                self._refused(held, code, f"{failures.count} times, while it takes other updates")
-            else:
-                tries = self._try_later_ones(held, code)
-        failures.due = time.monotonic() + wait_after(tries)
-
-    def _reject(self, held: Held, code: int) -> Failures:
-        """Notes that PyBit answered an update with 500."""
-        failures = self._hand.failures(held)
-        failures.taken = failures.taken if failures.count else self._taken
-        failures.count += 1
-        self._rejected += 1
-        if worth_saying(self._rejected):
-            log.warning("%s: PyBit answers %s with %d; trying again", held.label, held, code)
-        return failures
-
-    def _try_later_ones(self, first: Held, code: int) -> int:
-        """Tries the later updates of a job whose first one fails again and again.
-
-        If PyBit takes one, it refuses what is before it. Returns how often the last of them has failed.
-        """
-        failures = self._hand.failures(first)
-        failed = [first]
-        for held in list(self._hand.lane(first))[1:]:
-            answer = self._caller.put(held, self._hand.until)
-            said = code_of(answer)
-            if 400 <= said < 500:
-                self._refused(held, said, answer.words)
-            elif said >= 500:
-                failures = self._reject(held, said)
-                failed.append(held)
-            elif said:
-                for before in failed:
-                    self._refused(before, code, "again and again, but takes a later one of its job")
-                self._took(held)
-            if said == 0 or said < 300 or failures.count < TRIES:
-                break
-        return failures.count
+        taken = self._teller.taken
+        outage = self._teller.tell(held)
+        if outage is not None:
+            self._outage(queue, held, outage)
+        elif self._teller.taken > taken:
+            if self._said:
+                log.info("PyBit answers again")
+            self._said = False
+            self._outages = 0
+            self._greet = not self._registered
 
     def _outage(self, queue: Queue, held: Held, answer: Answer) -> None:
         """Has all wait in the queue until PyBit can be reached; others are tried before this one then."""

@@ -24,11 +24,11 @@ from rbit.publisher import Copy, Publisher
 from rbit.rota import Rota
 from rbit.settings import Config
 from rbit.sources import Sources
+from rbit.status import TELLING
 
 log = logging.getLogger("rbit.client")
 
 MISTAKEN = 4  # heartbeats; a broker notices a lost connection within three
-TELLING = 3.0  # seconds that a hurried stop waits for the statuses of a job that has ended
 
 Event = Callable[[], None]
 

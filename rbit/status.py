@@ -20,6 +20,7 @@ from rbit.update import Update
 log = logging.getLogger("rbit.status")
 
 LONGEST_LANE = 100  # updates of one job that wait; of more, the oldest are passed over
+TELLING = 3.0  # seconds that a hurried stop waits for the last status of a job
 
 # Publishes an update, and calls the last argument when it is published (True) or given up (False). The others:
 # whether PyBit is to get it, and the message id of its job.
@@ -80,10 +81,13 @@ class Updates:
             under_way = [self._under_way] if self._under_way else []
             return self._owed or any(to_pybit for _, to_pybit in (*under_way, *self._waiting))
 
-    def set_status(self, status: str, message: str = "") -> None:
-        """Logs a status and has it published; PyBit gets it when it differs from the last one."""
+    def set_status(self, status: str, message: str = "", final: bool = False) -> None:
+        """Logs a status and has it published; PyBit gets it when it differs from the last one.
+
+        Arguments: the status; what else is to be known; whether no further run follows.
+        """
         self._say(status, message)
-        self._put(status, message, final=False)
+        self._put(status, message, final)
 
     def finish(self, status: str, message: str, final: bool, done: Callable[[], None]) -> None:
         """Reports how the job ended; the log has it already if the job has just reported the same.
@@ -111,7 +115,8 @@ class Updates:
             self.last, self._last_message = status, message
             self._waiting.append((update, to_pybit))
             while len(self._waiting) > LONGEST_LANE:
-                del self._waiting[next((n for n, (_, told) in enumerate(self._waiting) if not told), 0)]
+                before = range(len(self._waiting) - 1)
+                del self._waiting[next((n for n in before if not self._waiting[n][1]), 0)]
                 self._passed_over += 1
         self._go_on()
 

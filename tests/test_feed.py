@@ -151,11 +151,10 @@ class FeedTest(FeedCase):
         followed = self.follow("#")
         with self.assertLogs("rbit.client", logging.WARNING) as logged:
             self.work_off(self.updates(self.feed()))
-        for queue in (followed, self.own):
-            found = self.messages(queue)
-            statuses = list(dict.fromkeys((one.message_id, said["status"]) for _, one, said in found))
-            self.assertEqual([status for _, status in statuses if queue == self.own or status], [
-                "Building", "Building", "Done"] if queue == followed else ["Building", "Done"])
+        for queue, expected in ((followed, ["Building", "Building", "Done"]), (self.own, ["Building", "Done"])):
+            # A refused one may be in the client's own queue twice; the pump tells PyBit of one by its id.
+            statuses = dict((one.message_id, said["status"]) for _, one, said in self.messages(queue))
+            self.assertEqual(list(statuses.values()), expected)
         self.assertIn("a copy for the exchange rbit.status is given up", logged.output[0])
         self.work_off(self.updates(self.feed(to_pybit=False)))  # nor one that is not for PyBit
 
@@ -170,7 +169,7 @@ class FeedTest(FeedCase):
             self.work_off(self.updates(self.feed()))
         self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
         self.assertEqual(self.depth(other), 0)
-        self.assertRegex(logged.output[0], "the exchange rbit.status was made by somebody else, .*; please delete it")
+        self.assertRegex(logged.output[0], "exchange rbit.status was made by somebody else, .*; please delete it")
 
     def test_without_pybit_there_is_no_queue_and_followers_get_all_the_same(self) -> None:
         queue = self.follow("#")
@@ -236,12 +235,12 @@ class RefusedTest(FeedCase):
     def test_status_for_pybit_needs_no_right_to_the_exchange(self) -> None:
         self.channel.exchange_declare("rbit.status", "topic", durable=True)
         followed = self.follow("#")
-        self.allow(rf"^rbit\.status\.|^amq\.default$")
+        self.allow(r"^rbit\.status\.|^amq\.default$")
         with self.assertLogs("rbit.client", logging.WARNING) as logged:
             self.work_off(self.updates(self.feed(user=self.user)))
         self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
         self.assertEqual((self.messages(followed), self.arrived), ([], 2))
-        self.assertRegex(logged.output[0], "rbit.status is given up, .*refused for user.*; please give the user that")
+        self.assertRegex(logged.output[0], "rbit.status is given up, .*refused for user.*; please give the user")
 
     def test_refused_status_for_pybit_is_held_until_it_is_published(self) -> None:
         self.allow("^$")

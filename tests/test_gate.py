@@ -87,16 +87,17 @@ class AnswerTest(GateCase):
         self.assertEqual(self.statuses(old), ["Waiting", "Cancelled"])
         self.assertEqual(self.statuses(new), ["Waiting", "Building", "Done"])
 
-    def test_job_that_pybit_does_not_know_is_parked_also_where_failures_are_tried_again(self) -> None:
-        self.follow()
-        self.request(99)
-        rbit = self.start("record", fates={"on_failure": "requeue"})
-        headers = self.headers(f"{self.queue}.failed")
-        self.assertEqual(headers["x-rbit-why"], "PyBit knows no job 99")
-        update = self.last_update(99)
-        self.assertEqual((update["status"], update["message"]), ("Failed", "PyBit knows no job 99"))
-        self.assert_run(rbit)
-        self.assertNotIn("/job/99", [request.path for request in self.web.requests])
+    def test_job_that_pybit_does_not_know_is_parked_whatever_becomes_of_failures(self) -> None:
+        why = "PyBit knows no job 99; is the url in [pybit] right?"
+        for what in ("requeue", "discard"):
+            self.follow()
+            self.request(99)
+            rbit = self.start("record", fates={"on_failure": what})
+            self.assertEqual(self.headers(f"{self.queue}.failed")["x-rbit-why"], why)
+            update = self.last_update(99)
+            self.assertEqual((update["status"], update["message"]), ("Failed", why))
+            self.assert_run(rbit)
+            self.assertNotIn("/job/99", [request.path for request in self.web.requests])
 
     def test_job_that_an_earlier_life_of_this_client_has_begun_is_run(self) -> None:
         job = self.submit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import unittest
 from functools import partial
 from unittest import mock
@@ -125,6 +126,29 @@ class PublisherTest(BrokerCase):
         publisher.close()
         publisher.join(10.0)
         self.assertEqual(self.results, {"a": False}, "nobody waits for a cancelled one")
+
+    def test_what_is_put_while_the_rest_is_given_up_is_given_up_too(self) -> None:
+        publisher = self.publisher(self.node.port)
+        missing = self.queue_name("missing")
+        second = self.copy(missing, "b")
+        first = Copy(missing, b"a", Properties(), lambda confirmed: (self.note("a", confirmed), publisher.put(second)))
+        publisher.put(first)
+        self.wait_until(lambda: first.failures > 0, what="the first try")
+        publisher.close()
+        publisher.join(10.0)
+        self.assertEqual(self.results, {"a": False, "b": False})
+
+    def test_it_is_busy_from_the_call_until_the_end_of_each_copy(self) -> None:
+        queue, go_on = self.declare(self.queue_name()), threading.Event()
+        publisher = self.publisher(self.node.port)
+        self.addCleanup(go_on.set)
+        self.assertFalse(publisher.is_busy)
+        publisher.put(Copy(queue, b"a", Properties(), lambda confirmed: (self.note("a", confirmed), go_on.wait())))
+        self.assertTrue(publisher.is_busy)
+        self.wait_until(lambda: self.results == {"a": True}, what="the confirm")
+        self.assertTrue(publisher.is_busy, "its end is not over")
+        go_on.set()
+        self.wait_until(lambda: not publisher.is_busy, what="the end")
 
     def test_copy_that_is_cancelled_under_an_alarm_is_never_there(self) -> None:
         queue = self.declare(self.queue_name())

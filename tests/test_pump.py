@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import unittest
 from collections.abc import Callable
 
 from rbit.message import Answer, Entry
+from rbit.pump import LOOK_EVERY
 from tests.support.pump_case import PumpCase
 
 
@@ -95,6 +97,19 @@ class OrderTest(PumpCase):
         self.pump()
         self.wait_for(1, "Building", "Done")
         self.wait_for_empty_queue()
+
+    def test_pybit_is_caught_up_with_once_nothing_is_held_any_more(self) -> None:
+        go_on = threading.Event()
+        front = Refusing(lambda job, status: None if job > 1 or go_on.is_set() else Answer(500, ""))
+        self.put(1, "Building", "Cancelled")
+        self.put(2, "Building")
+        pump = self.pump(front=front)
+        self.wait_until(lambda: front.told, what="the other job's")
+        self.wait_until(lambda: self.depth(self.own) == 0 and len(self.lines()) > 0, what="all to be taken")
+        self.assertFalse(pump.caught_up.wait(1.0))
+        go_on.set()
+        self.assertTrue(pump.caught_up.wait(LOOK_EVERY * 0.8), "it looks at once, and not the next time")
+        self.assertEqual(front.told, [(2, "Building"), (1, "Building"), (1, "Cancelled")])
 
     def test_update_that_was_published_twice_is_told_once(self) -> None:
         self.put(1, "Building", message_id="a")

@@ -7,6 +7,8 @@ import threading
 import time
 import unittest
 
+import requests
+
 from rbit.message import Answer
 from tests.support.proxy import Proxy
 from tests.support.pump_case import PumpCase
@@ -63,6 +65,25 @@ class PybitOutageTest(PumpCase):
         self.web.die()  # what it was asked so far is lost
         self.web.come_back()
         self.wait_for_all()
+
+    def test_pybit_that_is_slower_than_the_timeout_gets_each_once(self) -> None:
+        self.web.slow(1.5, "/job/[0-9]+$")
+        self.put_all()
+        self.pump(timeout=0.5)
+        self.wait_for_all()
+        self.wait_for_line("PyBit does not answer (no answer within 0.5 s)")
+
+    def test_status_that_pybit_has_of_another_client_is_told_all_the_same(self) -> None:
+        self.web.add_job(1)
+        requests.put(
+            f"{self.web.url}/job/1", {"status": "Building", "client": "another"}, auth=("admin", "pass"), timeout=10
+        )
+        self.web.die()
+        self.put(1, "Building")
+        self.pump()
+        self.wait_for_line("PyBit does not answer")
+        self.web.come_back()
+        self.wait_for(1, "Building", "Building")
 
     def test_slow_pybit_gets_each_once(self) -> None:
         self.web.slow(0.3)

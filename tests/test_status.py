@@ -149,6 +149,23 @@ class UpdatesTest(unittest.TestCase):
         self.confirm_all()
         self.assertEqual(self.statuses(to_pybit=True), ["Building", "Blocked", "Done"])
 
+    def test_last_status_is_never_passed_over(self) -> None:
+        updates = self.updates()
+        for number in range(LONGEST_LANE + 1):
+            updates.set_status(f"status {number}")
+        self.finish(updates, f"status {LONGEST_LANE}", "the end")  # no transition, so PyBit does not get it
+        self.confirm_all()
+        self.assertEqual((self.sent[-1][0].message, self.sent[-1][0].final), ("the end", True))
+
+    def test_final_status_from_elsewhere_keeps_what_waits_for_the_end_of_the_job(self) -> None:
+        updates = self.updates()
+        self.finish(updates, "Blocked", final=False)
+        updates.set_status("Cancelled", "by request", final=True)
+        self.sent[0][2](True)
+        self.assertEqual(self.told, [])
+        self.sent[1][2](True)
+        self.assertEqual((self.told, self.sent[1][0].final), (["Blocked"], True))
+
     def test_end_that_the_job_has_just_reported_is_logged_once(self) -> None:
         updates = self.updates()
         for status, message in (("Building", ""), ("Done", "all\nof it")):

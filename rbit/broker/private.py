@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
 from rbit.broker.connection import Connection
+from rbit.broker.properties import plain
 from rbit.broker.queue import EXCHANGE
 from rbit.errors import NameTaken, QueueUnavailable
+from rbit.message import Properties
 
 RESOURCE_LOCKED = 405  # reply code of AMQP 0-9-1
 THERE = 0
 LONGEST_NAME = 255  # bytes; AMQP carries the name of a queue with its length in one byte
-PREFETCH = 100  # messages that the broker sends before some of them are taken
+PREFETCH = 100  # messages that the broker sends before these are acknowledged
 
 
 class PrivateQueue:
@@ -32,7 +35,7 @@ class PrivateQueue:
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
         self._name = name
-        self._come: deque[tuple[int, bytes]] = deque()
+        self._last = 0  # delivery tag of the last message that has come
         self._gone = False
         self._channel = self._declare()
 
@@ -41,31 +44,31 @@ class PrivateQueue:
         """Whether it is gone though the connection may live, as with a node of a cluster."""
         return self._gone or not self._channel.is_open
 
-    def listen(self) -> None:
-        """Binds it, and has messages sent from now on. Errors: QueueUnavailable, ConnectionLost."""
+    def listen(self, take: Callable[[bytes, Properties], object]) -> None:
+        """Binds it, and has messages sent from now on.
+
+        Arguments:
+            take: called with the body and the properties of each, while the connection is served.
+
+        Errors: QueueUnavailable, ConnectionLost.
+        """
+
+        def come(channel: object, method: Any, properties: Any, body: bytes) -> None:
+            self._last = method.delivery_tag
+            take(body, plain(properties))
+
         with self._connection.translated(self._name):
             self._channel.queue_bind(self._name, EXCHANGE, self._name)
             self._channel.basic_qos(prefetch_count=PREFETCH)
             self._channel.add_on_cancel_callback(lambda _: self._cancelled())
-            self._channel.basic_consume(
-                self._name,
-                lambda channel, method, properties, body: self._come.append((method.delivery_tag, body)),
-                exclusive=True,
-            )
+            self._channel.basic_consume(self._name, come, exclusive=True)
 
-    def take(self) -> list[bytes]:
-        """Returns the bodies that have come, each once; the connection must be served for that.
-
-        Errors: ConnectionLost.
-        """
-        bodies = []
-        while self._come:
-            tag, body = self._come.popleft()
-            bodies.append(body)
-            if not self.lost:
-                with self._connection.translated():
-                    self._channel.basic_ack(tag)
-        return bodies
+    def acknowledge(self) -> None:
+        """Acknowledges all that has come. Errors: ConnectionLost."""
+        tag, self._last = self._last, 0
+        if tag and not self.lost:
+            with self._connection.translated():
+                self._channel.basic_ack(tag, multiple=True)
 
     def close(self) -> None:
         """Closes its channel. Errors: ConnectionLost."""

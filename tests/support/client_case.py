@@ -119,15 +119,16 @@ class ClientCase(BrokerCase):
         body["job"]["id"] = job
         self.publish(queue or self.queue, json.dumps(body), **properties)
 
-    def ask_to_cancel(self, job: int) -> None:
+    def ask_to_cancel(self, job: int, headers: dict[str, object] | None = None) -> None:
         """Publish a cancel request as PyBit does, whatever it knows of the job."""
         body = json.loads((CAPTURES / "cancel_request.json").read_bytes())
         body["job"]["id"] = job
-        self.command(json.dumps(body))
+        self.command(json.dumps(body), headers)
 
-    def command(self, body: str | bytes) -> None:
+    def command(self, body: str | bytes, headers: dict[str, object] | None = None) -> None:
         """Publish a message to the command queue; it must be there."""
-        self.channel.basic_publish("pybit", NAME, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
+        properties = pika.BasicProperties(delivery_mode=2, headers=headers)
+        self.channel.basic_publish("pybit", NAME, body, properties, mandatory=True)
 
     def command_of(self, kind: str, **fields: object) -> None:
         """Publish an object of PyBit's to the command queue."""
