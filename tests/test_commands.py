@@ -28,7 +28,7 @@ class CommandsTest(unittest.TestCase):
         self.cancels = Cancels(60.0)
         feed: Any = SimpleNamespace(client="bob-villa", to_pybit=True, publish=self.publish)
         claims: Any = SimpleNamespace(jobs=self.jobs)
-        self.commands = Commands(claims, self.cancels, feed, lambda job, outcome: self.ended.append(outcome.status))
+        self.commands = Commands(claims, self.cancels, feed, lambda _, outcome: self.ended.append(outcome.status))
 
     def publish(self, update: Update, to_pybit: bool, answers: object, done: object) -> None:
         self.published.append((update.status, to_pybit))

@@ -153,7 +153,7 @@ class FeedTest(FeedCase):
             self.work_off(self.updates(self.feed()))
         for queue, expected in ((followed, ["Building", "Building", "Done"]), (self.own, ["Building", "Done"])):
             # A refused one may be in the client's own queue twice; the pump tells PyBit of one by its id.
-            statuses = dict((one.message_id, said["status"]) for _, one, said in self.messages(queue))
+            statuses = {one.message_id: said["status"] for _, one, said in self.messages(queue)}
             self.assertEqual(list(statuses.values()), expected)
         self.assertIn("a copy for the exchange rbit.status is given up", logged.output[0])
         self.work_off(self.updates(self.feed(to_pybit=False)))  # nor one that is not for PyBit

@@ -131,7 +131,12 @@ class PublisherTest(BrokerCase):
         publisher = self.publisher(self.node.port)
         missing = self.queue_name("missing")
         second = self.copy(missing, "b")
-        first = Copy(missing, b"a", Properties(), lambda confirmed: (self.note("a", confirmed), publisher.put(second)))
+
+        def given_up(confirmed: bool) -> None:
+            self.note("a", confirmed)
+            publisher.put(second)
+
+        first = Copy(missing, b"a", Properties(), given_up)
         publisher.put(first)
         self.wait_until(lambda: first.failures > 0, what="the first try")
         publisher.close()

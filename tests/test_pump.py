@@ -99,6 +99,7 @@ class OrderTest(PumpCase):
         self.wait_for_empty_queue()
 
     def test_pybit_is_caught_up_with_once_nothing_is_held_any_more(self) -> None:
+        self.patch("rbit.teller.TRIES", 1000)
         go_on = threading.Event()
         front = Refusing(lambda job, status: None if job > 1 or go_on.is_set() else Answer(500, ""))
         self.put(1, "Building", "Cancelled")

@@ -49,7 +49,7 @@ class CloseTest(PumpCase):
         self.assertEqual([body.count(b"Building") for body in self.bodies(self.own)], [1, 0])
 
     def test_close_while_a_status_of_unknown_name_waits_takes_no_time(self) -> None:
-        self.patch("rbit.pump.wait_after", lambda failures: 600.0)
+        self.patch("rbit.teller.wait_after", lambda failures: 600.0)
         self.put(1, "Frobnicating")
         pump = self.pump()
         self.wait_for_line("trying again")

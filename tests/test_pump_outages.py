@@ -9,7 +9,7 @@ import unittest
 
 import requests
 
-from rbit.message import Answer
+from rbit.message import Answer, Entry
 from tests.support.proxy import Proxy
 from tests.support.pump_case import PumpCase
 from tests.test_pump import Refusing
@@ -66,18 +66,23 @@ class PybitOutageTest(PumpCase):
         self.web.come_back()
         self.wait_for_all()
 
-    def test_pybit_that_is_slower_than_the_timeout_gets_each_once(self) -> None:
-        self.web.slow(1.5, "/job/[0-9]+$")
+    def test_pybit_that_takes_updates_and_never_answers_in_time_gets_each_once(self) -> None:
+        rows: dict[int, list[str]] = {1: [], 2: [], 3: []}
+
+        def takes(job: int, status: str) -> Answer:
+            rows[job].append(status)
+            return Answer(None, "no answer within 5 s")
+
+        front = Refusing(takes)
+        front.last = lambda job: (Answer(200, ""), Entry((rows[job] or ["Waiting"])[-1], self.client))  # type: ignore
         self.put_all()
-        self.pump(timeout=0.5)
-        self.wait_for_all()
-        self.wait_for_line("PyBit does not answer (no answer within 0.5 s)")
+        self.pump(front=front)
+        self.wait_for_empty_queue()
+        self.assertEqual(rows, {job: ["Building", "Done"] for job in (1, 2, 3)})
 
     def test_status_that_pybit_has_of_another_client_is_told_all_the_same(self) -> None:
-        self.web.add_job(1)
-        requests.put(
-            f"{self.web.url}/job/1", {"status": "Building", "client": "another"}, auth=("admin", "pass"), timeout=10
-        )
+        form = {"status": "Building", "client": "another"}
+        requests.put(f"{self.web.url}/job/1", form, auth=("admin", "pass"), timeout=10)
         self.web.die()
         self.put(1, "Building")
         self.pump()
@@ -135,7 +140,7 @@ class HoldTest(PumpCase):
             self.patch(f"rbit.{module}.LONGEST_CALL", 1.0)
 
     def test_update_at_which_pybit_fails_goes_back_and_is_taken_again(self) -> None:
-        self.patch("rbit.pump.wait_after", lambda failures: 0.1 if failures < 3 else 60.0)
+        self.patch("rbit.teller.wait_after", lambda failures: 0.1 if failures < 3 else 60.0)
         front = Refusing(lambda job, status: Answer(500, ""))
         given_back: list[float] = []
         pump = self.pump(front=front)
@@ -151,7 +156,7 @@ class HoldTest(PumpCase):
             self.assertGreater(after - before, 1.9)
 
     def test_all_that_goes_back_keeps_its_order_in_either_type_of_queue(self) -> None:
-        self.patch("rbit.pump.TRIES", 1000)
+        self.patch("rbit.teller.TRIES", 1000)
         statuses = [f"{name} {number}" for number in range(25) for name in ("Building", "Blocked")]
         for arguments in ({}, {"x-queue-type": "quorum"}):
             self.channel.queue_delete(self.own)

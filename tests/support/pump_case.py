@@ -26,7 +26,8 @@ class PumpCase(BrokerCase):
     def setUp(self) -> None:
         """Start PyBit and make the queue."""
         super().setUp()
-        self.patch("rbit.pump.wait_after", lambda failures: 0.1)
+        for module in ("pump", "teller"):
+            self.patch(f"rbit.{module}.wait_after", lambda failures: 0.1)
         self.patch("rbit.pump.ASIDE", 0.1)
         self.web = PybitWeb()
         self.addCleanup(self.web.die)
