@@ -166,7 +166,7 @@ def announce(settings: Config, made: dict[str, Runner], poll_time: float) -> Non
     for warning in settings.warnings:
         log.warning("%s", warning)
     if settings.pybit is None:
-        log.info("no [pybit] section: statuses go to this log only")
+        log.info("no [pybit] section: statuses go to this log and to the exchange rbit.status")
     for section in settings.runners:
         if section.unsafe_jsonpickle:
             log.warning(
