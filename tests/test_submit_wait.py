@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
 import signal
-import struct
-import subprocess
-import termios
 import unittest
 
-from tests.support.processes import end
 from tests.support.proxy import Proxy
 from tests.support.rbit_process import RbitProcess, submit_command
 from tests.support.submit_case import SubmitCase
+from tests.support.terminal import REWRITTEN, Terminal
 
 JOBS = '''
 import os, time
@@ -38,7 +32,6 @@ def gate(message, set_status, settings):
     while not os.path.exists("go"):
         time.sleep(0.02)
 '''
-REWRITTEN = "\r\x1b[K"
 
 
 class WaitTest(SubmitCase):
@@ -159,24 +152,11 @@ class WaitTest(SubmitCase):
 
     def on_a_terminal(self, columns: int, *arguments: str) -> str:
         """Run rbit-submit --wait on a terminal of so many columns; return all that it wrote."""
-        near, far = pty.openpty()
-        self.addCleanup(os.close, near)
-        fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         folder = self.rbit(self.text, command=("true",)).folder
-        process = subprocess.Popen(
-            [*submit_command(), "rbit.ini", self.queue, "--wait", *arguments], cwd=folder, stdin=far, stdout=far,
-            stderr=far,
-        )
-        self.addCleanup(end, process)
-        os.close(far)
-        written = b""
-        try:
-            while data := os.read(near, 65536):
-                written += data
-        except OSError:  # the other side is closed
-            pass
-        self.assertEqual(process.wait(30), 0, written)
-        return written.decode()
+        terminal = Terminal([*submit_command(), "rbit.ini", self.queue, "--wait", *arguments], folder, columns)
+        self.addCleanup(terminal.close)
+        self.assertEqual(terminal.wait(), 0, terminal.text)
+        return terminal.text
 
 
 if __name__ == "__main__":

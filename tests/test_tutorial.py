@@ -1,19 +1,28 @@
-"""docs/tutorial.rst, done from its beginning to its end as a reader would."""
+"""docs/tutorial.rst, done from its beginning to its end as a reader would, on terminals."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
-import subprocess
+import sys
 import unittest
 from pathlib import Path
 
-from tests.support.processes import end
 from tests.support.rbit_process import RbitProcess
 from tests.support.readme import PATH, ReadmeCase, commands, example
+from tests.support.terminal import Terminal
 
-QUEUES = ("demo_any_text_upper", "demo_any_text_slow")
-MOMENT = re.compile(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(,\d+)?\b")  # a time in a table, or in the log
+QUEUES = ("demo_any_text_upper", "demo_any_text_slow", "demo_any_text_paper")
+# What differs from run to run: times in a table or in the log, seconds of waiting, processes.
+MOMENT = re.compile(
+    r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(,\d+ )?|(?<=^\[)\d+(?= s\])|python[\d.]* \(process \d+\)"
+)
+
+
+def lasting(text: str) -> str:
+    """Return a text without what differs from run to run."""
+    return MOMENT.sub("", text)
 
 
 class TutorialTest(ReadmeCase):
@@ -21,70 +30,98 @@ class TutorialTest(ReadmeCase):
         super().setUp()
         for queue in QUEUES:
             self.queue(queue)
+            self.channel.queue_delete(queue)
 
-    def run_lines(self, block: str, folder: Path, last: int = 0) -> str:
-        """Run the commands of a block, of which the last ends with a status; return what they print."""
-        *first, end_of_block = commands(block)
-        outputs = [self.run_line(line, folder) for line in first]
-        return "".join([*outputs, self.run_line(end_of_block, folder, last)])
+    def terminal(self, line: str, folder: Path) -> Terminal:
+        """Start a command line on a terminal, which is closed after the test."""
+        terminal = Terminal(["/bin/sh", "-c", f"exec {line}"], folder, environment={"PATH": PATH})
+        self.addCleanup(terminal.close)
+        return terminal
 
-    def background(self, block: str, folder: Path) -> subprocess.Popen[str]:
-        """Start the one command of a block; it is ended after the test."""
-        (line,) = commands(block)
-        with (folder / "background").open("w") as out:
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", f"exec {line}"], cwd=folder, env={"PATH": PATH}, stdin=subprocess.DEVNULL,
-                stdout=out, stderr=subprocess.STDOUT, text=True,
-            )
-        self.addCleanup(end, process)
-        return process
+    def assert_prints(self, block: str, expected: str, folder: Path, status: int = 0) -> None:
+        """Run the commands of a block; fail unless the last ends with a status, and this is on the terminal."""
+        screen = ""
+        for line in commands(block):
+            terminal = self.terminal(line, folder)
+            ended = terminal.wait()
+            screen += terminal.screen
+            self.assertEqual(ended, status if line == commands(block)[-1] else 0, screen)
+        self.assertEqual(lasting(screen), lasting(expected))
 
     def client(self, line: str, **files: str) -> RbitProcess:
         """Start the client of the tutorial, with its files in its folder."""
         here = {name.replace("__", "."): self.here(text) for name, text in files.items()}
-        rbit = self.rbit(None, files=here, environment={"PATH": PATH}, command=("/bin/sh", "-c", f"exec {line}"))
-        rbit.wait_for_line("connected to RabbitMQ")
-        return rbit
+        return self.rbit(None, files=here, environment={"PATH": PATH}, command=("/bin/sh", "-c", f"exec {line}"))
+
+    def assert_logged(self, rbit: RbitProcess, block: str) -> None:
+        """Wait until the client has logged the lines of a block, one right after the other."""
+        expected = lasting(self.here(block))
+        self.wait_until(
+            lambda: expected in lasting(f"{rbit.output}\n"), what=lambda: f"{expected}\nin:\n{rbit.output}"
+        )
+
+    @example("tutorial activate")
+    def test_the_commands_are_known_after_the_first_one(self, block: str) -> None:
+        if not Path(sys.prefix, "bin", "activate").exists():
+            self.skipTest("the tests run outside of a virtual environment")
+        home = self.folder()
+        (home / "rbit").symlink_to(sys.prefix)
+        names = ("rbit", "rbit-submit", "python3")
+        script = "\n".join([*commands(block), *(f"command -v {name}" for name in names)])
+        terminal = Terminal(
+            ["/bin/sh", "-c", script], home, 500, environment={"PATH": os.defpath, "HOME": str(home)}
+        )
+        self.addCleanup(terminal.close)
+        self.assertEqual(terminal.wait(), 0, terminal.screen)
+        self.assertEqual(terminal.screen.splitlines(), [str(Path(sys.prefix, "bin", name)) for name in names])
 
     @example(
         *(f"tutorial {name}" for name in (
-            "rbit.ini", "jobs.py", "client", "submit", "submit output", "follow.py", "follow", "watch",
-            "follow output", "slow", "cancel", "cancel output", "cancel log", "fail", "fail output", "list",
-            "list output", "retry", "retry output",
+            "rbit.ini", "jobs.py", "client", "client output", "submit", "submit output", "follow.py", "follow",
+            "watch", "follow output", "slow", "slow output", "cancel", "cancel output", "cancel log", "cancelled",
+            "fail", "fail output", "list", "list output", "retry", "retry output", "retried", "retried output",
+            "paper", "paper output", "paper done", "stop log",
         ))
     )
     def test_the_tutorial_works_from_its_beginning_to_its_end(self, *blocks: str) -> None:
-        (ini, jobs, client, submit, submitted, follow_py, follow, watch, followed, slow, cancel, cancelled, log,
-         fail, failed, table, listed, retry, retried) = blocks
+        (ini, jobs, client, connected, submit, submitted, follow_py, follow, watch, followed, slow, slow_shown,
+         cancel, cancel_asked, cancel_log, cancelled, fail, failed, table, listed, retry, put_back, retried, poem,
+         paper, paper_shown, paper_done, stop_log) = blocks
         rbit = self.client(commands(client)[0], rbit__ini=ini, jobs__py=jobs, follow__py=follow_py)
         folder = rbit.folder
-        self.assertEqual(self.run_lines(submit, folder), submitted)
+        self.assert_logged(rbit, connected)
+        self.assert_prints(submit, submitted, folder)
 
-        follower = self.background(follow, folder)
-        said = folder / "background"
-        self.wait_until(lambda: "following" in said.read_text(), what="the follower")
-        self.assertEqual(self.run_lines(watch, folder).count(": Done\n"), 3)
+        follower = self.terminal(commands(follow)[0], folder)
+        self.wait_until(lambda: "following" in follower.screen, what=lambda: follower.text)
+        several = self.terminal(commands(watch)[0], folder)
+        self.assertEqual((several.wait(), several.screen.count(": Done\n")), (0, 3), several.text)
         expected = {line.replace("2", number, 1) for number in "234" for line in followed.splitlines()}
         self.wait_until(
-            lambda: {line.rstrip() for line in said.read_text().splitlines()[1:]} == expected, what=said.read_text
+            lambda: {line.rstrip() for line in follower.lines[1:]} == expected, what=lambda: follower.text
         )
-        end(follower)
+        follower.interrupt()
+        self.assertEqual(follower.wait(), 0, follower.text)
 
-        waiting = self.background(slow, folder)
-        rbit.wait_for_line("demo_any_text_slow job 5: Building: this takes five minutes")
-        self.assertEqual(self.run_lines(cancel, folder), cancelled)
-        self.assertEqual(waiting.wait(30), 1)
-        self.assertTrue(said.read_text().endswith("job 5: Cancelled: cancelled by request\n"), said.read_text())
-        shown = MOMENT.sub("", rbit.output).replace("\n ", "\n").splitlines()
-        self.assertEqual([line for line in shown if line in log.splitlines()], log.splitlines(), rbit.output)
+        waiting = self.terminal(commands(slow)[0], folder)
+        self.wait_until(lambda: lasting(waiting.screen) == lasting(slow_shown[:-1]), what=lambda: waiting.text)
+        self.assert_prints(cancel, cancel_asked, folder)
+        self.assertEqual((waiting.wait(), waiting.screen), (1, cancelled))
+        self.assert_logged(rbit, cancel_log)
 
-        self.assertEqual(self.run_lines(fail, folder, 1), failed)
-        self.assertEqual(MOMENT.sub("", self.run_lines(table, folder)), MOMENT.sub("", listed))
-        self.assertEqual(self.run_lines(retry, folder), retried)
+        self.assert_prints(fail, failed, folder, 1)
+        self.assert_prints(table, listed, folder)
+        self.assert_prints(retry, put_back, folder)
         rbit.wait_for_line("job 6: Done")
-        self.assertEqual((folder / "poem.upper.txt").read_text(), "ROSES ARE RED\n")
-        rbit.signal(signal.SIGINT)
+        self.assert_prints(retried, poem, folder)
+
+        waiting = self.terminal(commands(paper)[0], folder)
+        self.assertEqual((waiting.wait(), waiting.screen), (0, paper_done), waiting.text)
+        self.assertLessEqual(set(lasting(paper_shown).splitlines()), {lasting(line) for line in waiting.lines})
+
+        os.killpg(rbit.pid, signal.SIGINT)  # as a terminal does at Ctrl+C
         self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertTrue(lasting(f"{rbit.output}\n").endswith(stop_log), rbit.output)
 
 
 if __name__ == "__main__":
