@@ -9,7 +9,7 @@ import unittest
 
 from tests.support.case import OwnNodeCase
 from tests.support.rbit_process import RbitProcess
-from tests.test_loop import JOBS, ran
+from tests.test_loop import CAPTURE, JOBS, ran
 
 
 class BrokerFaultTest(OwnNodeCase):
@@ -201,6 +201,23 @@ class BrokerFaultTest(OwnNodeCase):
         self.wait_until(lambda: "(publisher)" not in self.node.ctl("list_connections", "client_properties"),
                         what="the end of its connection")
         self.assertLess(self.depth(f"{queue}.retry"), 1)
+
+    def test_stop_during_an_alarm_acknowledges_what_is_done_unless_pybit_is_to_know(self) -> None:
+        pybit = {"url": "http://127.0.0.1:9", "user": "admin", "password": "pass"}
+        for name, section, left in (("plain", None, 0), ("told", pybit, 1)):
+            with self.subTest(name):
+                queue = self.declare(self.queue_name(f"any_{name}_pdf"))
+                self.publish(queue, CAPTURE)
+                self.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+                try:
+                    rbit = self.rbit(self.ini({queue: {"runner": "shell!true"}}, pybit=section))
+                    rbit.wait_for_line("job 1: Done")
+                    rbit.signal(signal.SIGTERM)
+                    self.assertEqual(rbit.wait(60), 0, rbit.output)
+                finally:
+                    self.node.ctl("set_vm_memory_high_watermark", "0.4")
+                self.assertEqual(rbit.output.count("not acknowledged"), left, rbit.output)
+                self.wait_until(lambda: self.depth(queue) == left, what="the message")  # noqa: B023
 
 
 if __name__ == "__main__":

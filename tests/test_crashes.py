@@ -6,6 +6,7 @@ import signal
 import unittest
 
 from tests.support.case import BrokerCase
+from tests.support.client_case import ClientCase
 from tests.support.rbit_process import RbitProcess
 from tests.test_loop import JOBS, ran
 
@@ -87,6 +88,25 @@ class CrashTest(BrokerCase):
                     rbit.wait_for_line("stopping after")
                 self.assertEqual(rbit.wait(), -signal.SIGKILL, rbit.output)
                 self.wait_until(lambda: self.depth(queue) >= 1, what="the message")  # noqa: B023
+
+
+class CancelTest(ClientCase):
+    def test_cancel_is_lost_with_the_client_that_was_ending_the_job_and_may_be_asked_for_again(self) -> None:
+        job = self.submit()
+        stubborn = "shell!trap '' INT TERM; echo start >>ran; while :; do sleep 0.02; done"
+        first = self.start(stubborn)
+        self.wait_for_note(first, "start")
+        self.ask_to_cancel(job)
+        first.wait_for_line("is to be cancelled")
+        first.signal(signal.SIGKILL)
+        first.wait()
+        second = self.start("hold")
+        self.wait_for_note(second, f"start {job}")
+        self.ask_to_cancel(job)
+        self.wait_for_note(second, f"interrupted {job}")
+        self.wait_until(lambda: self.statuses(job)[-1] == "Cancelled", what=lambda: str(self.statuses(job)))
+        self.wait_for_ack()
+        self.assertEqual(second.stop(), 0, second.output)
 
 
 if __name__ == "__main__":
