@@ -9,23 +9,20 @@ from __future__ import annotations
 import configparser
 import getpass
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 from pathlib import Path
 from typing import Any
 
-from rbit import errors, message, template
-from tests import test_default_queue, test_tutorial  # noqa: F401 - they cover examples too
+from rbit import errors
 from tests.support.processes import end
 from tests.support.pybit_web import PybitWeb
-from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ReadmeCase, commands, example
+from tests.support.readme import BLOCKS, PATH, ReadmeCase, commands, example
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUEST = (ROOT / "tests" / "captures" / "build_request.json").read_bytes()
@@ -262,79 +259,6 @@ class ServiceTest(ReadmeCase):
         self.assertRegex(lines, r"message #1: Done\n")
         self.assertTrue(lines.endswith("INFO stopped\n"), lines)
         self.assertEqual(self.depth(queue), 0)
-
-
-class TextTest(unittest.TestCase):
-    """What the README says, beside what the code says."""
-
-    def test_every_literal_block_is_covered_by_a_test(self) -> None:
-        self.assertEqual(NAMELESS, [], "blocks without a comment `.. example: NAME` of their own before them")
-        self.assertEqual(set(BLOCKS) - COVERED, set())
-
-    @example("usage", "submit usage")
-    def test_the_usage_names_the_options_of_the_commands(self, usage: str, submit: str) -> None:
-        for text, name in ((usage, "rbit"), (submit, "rbit-submit")):
-            command = str(Path(sys.executable).with_name(name))
-            shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
-            options = set(re.findall(r"--[a-z-]+", text))
-            self.assertEqual(options, set(re.findall(r"--[a-z-]+", shown.split("\n\n")[0])) - {"--help"})
-            self.assertTrue(text.startswith(f"{name} CONFIG "))
-            shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
-            self.assertRegex(shown, rf"^{name} \d+\.\d+\.\d+$")
-
-    def test_the_exit_statuses_are_those_of_the_code(self) -> None:
-        table = README[README.index("status  meaning") :].split("\n\n")[0]
-        shown = {int(number) for number in re.findall(r"(?m)^(\d+)  ", table)}
-        self.assertEqual(shown, {value for name, value in vars(errors).items() if name.startswith("EXIT_")})
-
-    def test_the_placeholders_and_the_statuses_are_those_of_the_code(self) -> None:
-        shown = dict(re.findall(r"(?m)^%([A-Z]+) .* (RBIT_[A-Z]+)$", README))
-        self.assertEqual(shown, dict(template.PLACEHOLDERS))
-        names = re.search(r"The names are PyBit's: ([^.]+)\.", README)
-        assert names is not None
-        self.assertEqual(set(names[1].split(", ")), message.STATUSES)
-
-    @example("set-up")
-    def test_the_two_commands_are_those_of_the_makefile(self, lines: str) -> None:
-        if shutil.which("make") is None:
-            self.skipTest("make is missing")
-        # They are run by test_examples, and by whoever runs this; here it is enough that they lead there.
-        ends = {"make demo": "examples/demo.py", "make test": "-m tests"}
-        self.assertEqual(commands(lines), list(ends))
-        # Nothing of a make that runs this test may reach the one in it.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-        for line, last in ends.items():
-            planned = subprocess.run(
-                [*line.split(), "-n"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-            )
-            self.assertTrue(planned.stdout.rstrip().endswith(last), planned.stdout)
-
-    @example("install")
-    def test_rbit_is_installed_from_a_checkout(self, lines: str) -> None:
-        if os.environ.get("CI") != "true":
-            self.skipTest("it takes packages from the package index; run with CI=true")
-        home = Path(tempfile.mkdtemp(prefix="rbit-test-"))
-        self.addCleanup(shutil.rmtree, home)
-        unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
-        shutil.copytree(ROOT, home / "checkout", ignore=unwanted)
-        script = "set -e\n" + "\n".join(commands(lines))
-        done = subprocess.run(
-            ["/bin/sh", "-c", script], cwd=home / "checkout", env={**os.environ, "HOME": str(home), "PATH": PATH},
-            capture_output=True, text=True, timeout=300.0, check=False,
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertRegex(done.stdout, r"(?m)^rbit \d+\.\d+\.\d+$")
-
-    @example("development")
-    def test_the_checks_for_developers_are_those_of_the_whole_check(self, lines: str) -> None:
-        whole = (ROOT / ".ci" / "run").read_text("utf-8") + (ROOT / "Makefile").read_text("utf-8")
-        whole = whole.replace('"$BIN/ruff"', ".venv/bin/ruff").replace('"$BIN/mypy"', ".venv/bin/mypy")
-        whole = whole.replace("$(VENV)", ".venv")
-        *checks, last = commands(lines)
-        for line in checks:
-            self.assertRegex(whole, rf"(?m)^\s*{re.escape(line)}$")
-        self.assertEqual(last, ".ci/run")
-        self.assertTrue(os.access(ROOT / ".ci" / "run", os.X_OK))
 
 
 if __name__ == "__main__":
