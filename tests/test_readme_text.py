@@ -19,6 +19,12 @@ from tests import test_default_queue, test_readme, test_tutorial  # noqa: F401 -
 from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ROOT, TUTORIAL, commands, example
 
 
+def sentences(text: str) -> set[str]:
+    """Return the sentences of a text, each in one line; literal blocks are left out."""
+    paragraphs = [part for part in re.split(r"\n\s*\n", text) if not part.startswith("    ")]
+    return {" ".join(part.split()) for paragraph in paragraphs for part in re.split(r"(?<=[.:;])\s", paragraph)}
+
+
 class TextTest(unittest.TestCase):
     def test_every_literal_block_is_covered_by_a_test(self) -> None:
         self.assertEqual(NAMELESS, [], "blocks without a comment `.. example: NAME` of their own before them")
@@ -30,8 +36,8 @@ class TextTest(unittest.TestCase):
         self.assertEqual([line for line in long if line.strip() not in literal], [])
 
     def test_no_sentence_of_the_readme_is_in_the_tutorial(self) -> None:
-        readme, tutorial = (set(re.split(r"(?<=[.:;])\s", " ".join(text.split()))) for text in (README, TUTORIAL))
-        self.assertEqual({sentence for sentence in readme & tutorial if len(sentence.split()) > 5}, set())
+        both = sentences(README) & sentences(TUTORIAL)
+        self.assertEqual({sentence for sentence in both if len(sentence.split()) > 5}, set())
 
     @example("usage", "submit usage")
     def test_the_usage_names_the_options_of_the_commands(self, usage: str, submit: str) -> None:
