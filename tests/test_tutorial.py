@@ -13,6 +13,7 @@ from tests.support.rbit_process import RbitProcess
 from tests.support.readme import PATH, ReadmeCase, commands, example
 from tests.support.terminal import Terminal
 
+COLUMNS = 98  # of the terminals; the tutorial says so
 QUEUES = ("demo_any_text_upper", "demo_any_text_slow", "demo_any_text_paper")
 # What differs from run to run: times in a table or in the log, seconds of waiting, processes.
 MOMENT = re.compile(
@@ -34,7 +35,7 @@ class TutorialTest(ReadmeCase):
 
     def terminal(self, line: str, folder: Path) -> Terminal:
         """Start a command line on a terminal, which is closed after the test."""
-        terminal = Terminal(["/bin/sh", "-c", f"exec {line}"], folder, environment={"PATH": PATH})
+        terminal = Terminal(["/bin/sh", "-c", f"exec {line}"], folder, COLUMNS, {"PATH": PATH})
         self.addCleanup(terminal.close)
         return terminal
 

@@ -29,8 +29,7 @@ class Terminal:
     """
 
     def __init__(
-        self, command: Sequence[str], folder: Path, columns: int = 120,
-        environment: Mapping[str, str] | None = None,
+        self, command: Sequence[str], folder: Path, columns: int, environment: Mapping[str, str] | None = None
     ) -> None:
         self._near, far = pty.openpty()
         fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
