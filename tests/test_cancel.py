@@ -44,8 +44,8 @@ class RunningTest(ClientCase):
         self.wait_until(lambda: not is_alive(child), what="the end of its child, in a session of its own")
         update = self.last_update(job)
         self.assertEqual((update["status"], update["message"]), ("Cancelled", "cancelled by request"))
-        self.assertEqual(self.web.history(job)[-1], ("Cancelled", NAME))
         self.assert_cancelled(rbit, job)
+        self.assertEqual(self.web.history(job)[-1], ("Cancelled", NAME))
 
     def test_job_that_ignores_interrupt_and_term_is_killed_after_10_seconds_of_each(self) -> None:
         job = self.submit()
