@@ -34,8 +34,8 @@ class Feed:
         self._publisher = publisher
         self._arrived = arrived
         self._queue = Form(OWN_QUEUE + client, of_type(quorum))
-        self._topic = Topic(EXCHANGE)
-        self._own = Topic(EXCHANGE, self._queue, OWN_KEY + client)
+        self._topic = Topic(EXCHANGE, strict=True)
+        self._own = Topic(EXCHANGE, self._queue, OWN_KEY + client, strict=True)
 
     @property
     def to_pybit(self) -> bool:

@@ -34,12 +34,14 @@ class Topic:
         queue: one that is bound to it, if any.
         key: the key of that binding.
         type: of the exchange.
+        strict: whether one that is there must be of this type and durable.
     """
 
     name: str
     queue: Form | None = None
     key: str = ""
     type: str = "topic"
+    strict: bool = False
 
 
 def returning(name: str, queue: str, quorum: bool, expires: bool) -> Form:

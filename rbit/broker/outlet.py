@@ -114,10 +114,10 @@ class Outlet:
 
     def _ensure_topic(self, form: Topic) -> None:
         with translated(form.name):
-            if self._is_there(lambda passive: self._declare_topic(form, passive)):
-                self._compare_topic(form)
-            else:
+            if not self._is_there(lambda passive: self._declare_topic(form, passive)):
                 log.info("exchange %s is created", form.name)
+            elif form.strict:
+                self._compare_topic(form)
         if form.queue is not None:
             self._ensure_queue(form.queue)
             with translated(form.queue.name), self._other_channel() as channel:
