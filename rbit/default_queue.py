@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from rbit import decode, envelope
-from rbit.broker import Connection, Delivery, Form, Outlet, PrivateQueue, Topic, of_type
+from rbit.broker import DELIVERIES, Connection, Delivery, Form, Outlet, PrivateQueue, Topic, of_type
 from rbit.envelope import Identity
 from rbit.errors import (
     BodyRefused,
@@ -37,6 +37,7 @@ ASK_EVERY = 0.5  # seconds between two tries to be the only one
 SERVE_EVERY = 0.3  # seconds; the shortest heartbeat is 1
 LONGEST_END = 10.0  # seconds that a stop waits for what is given back
 NAME_LIMIT = 255  # bytes
+OFTEN = 2  # times that a message was given back; some quorum queues drop what they take back too often
 PASSES = (BrokerUnreachable, ConnectionLost, DeliveryLost)  # what is likely to be over soon
 
 
@@ -186,29 +187,45 @@ class DefaultQueue(threading.Thread):
     def _move_all(self, sweep: Sweep) -> None:
         outlet = Outlet(self._amqp, f"rbit {self._client} (default queue, publisher)", ALARM)
         refused: dict[str, PublishFailed] = {}
+        often: bool | None = None  # whether what stays is put at the end anew; None: not known yet
         try:
             form = Form(self._name, of_type(self._quorum))
             outlet.ensure(form)
             self._ensure_exchange(outlet, Topic(self._name, form, type="fanout"))
             serve_at = 0.0
             for delivery in sweep:
-                if self._stopping:
-                    break
                 if time.monotonic() >= serve_at:
                     outlet.serve()
                     serve_at = time.monotonic() + SERVE_EVERY
-                queue = queue_of(delivery.body)
-                if queue in self._sections and queue not in refused:
-                    try:
-                        self._move(sweep, delivery, queue, outlet)
-                    except PublishFailed as error:  # the other queues may take theirs
-                        refused[queue] = error
-                        outlet.renew()
+                if often is None and envelope.given_back(delivery.properties) >= OFTEN:
+                    often = sweep.may_drop()
+                queue = queue_of(delivery.body) or ""
+                moved = queue in self._sections and self._tried(sweep, delivery, queue, outlet, refused)
+                if often and not moved:  # also what is behind it and was not given back, or it would overtake
+                    self._tried(sweep, delivery, self._name, outlet, refused)
+                if self._stopping:
+                    break
         finally:
             outlet.close()
-            self._say(sweep)
+            self._say(sweep, bool(refused))
         if refused:
-            raise next(iter(refused.values()))
+            raise PublishFailed("; ".join(map(str, refused.values())))
+
+    def _tried(
+        self, sweep: Sweep, delivery: Delivery, queue: str, outlet: Outlet, refused: dict[str, PublishFailed]
+    ) -> bool:
+        """Puts a message into a queue, unless that has refused one in this pass; returns whether it is there."""
+        if queue in refused:
+            return False
+        try:
+            if queue == self._name:
+                sweep.renew(delivery, outlet)
+            else:
+                self._move(sweep, delivery, queue, outlet)
+        except PublishFailed as error:  # the other queues may take theirs
+            refused[queue] = error
+            outlet.renew()
+        return queue not in refused
 
     def _ensure_exchange(self, outlet: Outlet, form: Topic) -> None:
         try:
@@ -231,13 +248,18 @@ class DefaultQueue(threading.Thread):
             self._names[identity] = name
             raise
 
-    def _say(self, sweep: Sweep) -> None:
+    def _say(self, sweep: Sweep, refused: bool) -> None:
         if sweep.moved:
             one = sweep.moved == 1
             log.info(
                 "%d message%s of %s belong%s to queues of this client and %s moved, %d stay", sweep.moved,
                 "" if one else "s", self._name, "s" if one else "", "is" if one else "are",
                 sweep.looked - sweep.moved,
+            )
+        if sweep.renewed:
+            log.warning(
+                "RabbitMQ drops what %s gives out too often, so %d messages were put at its end anew; with "
+                "x-delivery-limit = %d it would not", self._name, sweep.renewed, DELIVERIES,
             )
         if sweep.cut_short:
             log.warning(

@@ -25,7 +25,8 @@ DEATHS = frozenset(
     {f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")}
     | {"x-death"}
 )
-COUNTED = frozenset({"x-delivery-count", "x-acquired-count"})  # written by quorum queues at each delivery
+GIVEN_BACK = "x-delivery-count"
+COUNTED = frozenset({GIVEN_BACK, "x-acquired-count"})  # written by quorum queues at each delivery
 HARMFUL_HEADERS = frozenset({"CC", "BCC"}) | DEATHS
 HARMFUL = ("expiration", "user_id")
 LARGEST = 10**9  # of the numbers in headers of rbit's; a stranger's may be such that the next cannot be encoded
@@ -169,6 +170,19 @@ def anew(properties: Properties, attempt: int, ttl: float | None = None) -> Prop
         ttl: as of ``copy``.
     """
     return copy(properties, ttl, attempt=attempt if attempt > 1 else None, copy=secrets.token_hex(8))
+
+
+def put_anew(properties: Properties) -> Properties:
+    """Returns the properties of a message that takes its own place, as they were but for what would harm it."""
+    left_out = COUNTED | {"CC", "BCC"}
+    headers = {name: value for name, value in (properties.headers or {}).items() if name not in left_out}
+    return replace(properties, headers=headers or None, user_id=None)
+
+
+def given_back(properties: Properties) -> int:
+    """Returns how often a message was given back, if it comes from a quorum queue, which counts it; else 0."""
+    count = (properties.headers or {}).get(GIVEN_BACK)
+    return count if isinstance(count, int) else 0
 
 
 def is_local(properties: Properties) -> bool:

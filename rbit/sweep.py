@@ -34,6 +34,7 @@ class Sweep:
     Attributes:
         looked: how many were handed out.
         moved: how many of these were moved.
+        renewed: how many of these were put at the end anew.
         cut_short: whether there were more than could be looked at in ``LONGEST``.
 
     Errors: QueueUnavailable, ConnectionLost.
@@ -46,6 +47,7 @@ class Sweep:
         self._parts: list[tuple[Queue, list[int]]] = []  # channels, and the tags of what is held on them
         self.looked = 0
         self.moved = 0
+        self.renewed = 0
         self.cut_short = False
 
     def __enter__(self) -> Sweep:
@@ -101,6 +103,19 @@ class Sweep:
         self._parts[-1][1].pop()
         self.moved += 1
         steps.reached(f"{self._what} acknowledged")
+
+    def renew(self, delivery: Delivery, outlet: Outlet) -> None:
+        """Puts the message that was handed out last at the end of its own queue; else as ``move``."""
+        self.move(delivery, self._name, envelope.put_anew(delivery.properties), outlet)
+        self.moved -= 1
+        self.renewed += 1
+
+    def may_drop(self) -> bool:
+        """Whether RabbitMQ may drop what is given back to this queue too often. Errors: ConnectionLost."""
+        asked = Queue(self._connection, self._name)  # on a channel of its own, for a refusal closes it
+        may = not asked.is_classic() and not asked.is_patient()
+        asked.close()
+        return may
 
     def doubtful(self) -> list[Settled]:
         """Returns, once the connection is closed, the notes of acknowledgements that the broker may not have."""

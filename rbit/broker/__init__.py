@@ -5,13 +5,13 @@ nothing of jobs.
 """
 
 from rbit.broker.connection import Connection
-from rbit.broker.forms import Form, Topic, keeping, of_type, returning
+from rbit.broker.forms import DELIVERIES, Form, Topic, keeping, of_type, returning
 from rbit.broker.outlet import Outlet
 from rbit.broker.private import PrivateQueue, is_connected
 from rbit.broker.queue import EXCHANGE, Delivery, Queue, is_missing, prepare_exchange
 from rbit.broker.subscription import Subscription
 
 __all__ = [
-    "EXCHANGE", "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Queue", "Subscription", "Topic",
-    "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange", "returning",
+    "DELIVERIES", "EXCHANGE", "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Queue", "Subscription",
+    "Topic", "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange", "returning",
 ]

@@ -12,6 +12,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from rbit.broker.connection import Connection, reason
+from rbit.broker.forms import of_type
 from rbit.broker.properties import plain
 from rbit.errors import DeliveryLost, QueueUnavailable
 from rbit.message import Properties, Settled
@@ -164,10 +165,17 @@ class Queue:
 
     def is_classic(self) -> bool:
         """Whether it is sure to be a classic queue. A "no" gives back what was taken. Errors: ConnectionLost."""
+        return self._is_made_with({"x-queue-type": "classic"})
+
+    def is_patient(self) -> bool:
+        """Whether it is sure to be a quorum queue that takes back as often as rbit's own; as ``is_classic``."""
+        return self._is_made_with(of_type(quorum=True))
+
+    def _is_made_with(self, arguments: dict[str, str | int]) -> bool:
         # The broker tells the type only by taking a declaration. One with arguments of its own is not known.
         try:
             with self._connection.translated(self.name):
-                self._open().queue_declare(self.name, durable=True, arguments={"x-queue-type": "classic"})
+                self._open().queue_declare(self.name, durable=True, arguments=arguments)
         except QueueUnavailable:
             return False
         return True
