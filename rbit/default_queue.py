@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from rbit import decode, envelope
 from rbit.broker import DELIVERIES, Connection, Delivery, Form, Outlet, PrivateQueue, Topic, of_type
@@ -67,6 +68,7 @@ class DefaultQueue(threading.Thread):
         self._done = 0  # of these
         self._stopping = False
         self._failures = 0  # in a row
+        self._alarm = False  # whether the log has that there is one
         self._names: dict[Identity, str] = {}  # of copies that the broker may have though the message comes again
         self.refused = False
 
@@ -120,6 +122,7 @@ class DefaultQueue(threading.Thread):
                 if self._failures:
                     log.info("the default queue %s can be gone through again", self._name)
                 self._failures = 0
+                self._alarm = False
                 self._done = asked
 
     def _failed(self, error: Exception, asked: int) -> None:
@@ -148,6 +151,9 @@ class DefaultQueue(threading.Thread):
             if not self._stopping:
                 with sweep:
                     self._move_all(sweep)
+                if not sweep.moved and not self._stopping and (sweep.looked or self._asked > 1):
+                    none = "no message of %s belongs to a queue of this client, %d stay"
+                    log.info(none, self._name, sweep.looked)
             whole = True
         finally:
             connection.close()
@@ -185,7 +191,7 @@ class DefaultQueue(threading.Thread):
             connection.wait(ASK_EVERY)
 
     def _move_all(self, sweep: Sweep) -> None:
-        outlet = Outlet(self._amqp, f"rbit {self._client} (default queue, publisher)", ALARM)
+        outlet = Outlet(self._amqp, f"rbit {self._client} (default queue, publisher)", ALARM, self._on_alarm)
         refused: dict[str, PublishFailed] = {}
         often: bool | None = None  # whether what stays is put at the end anew; None: not known yet
         try:
@@ -210,6 +216,11 @@ class DefaultQueue(threading.Thread):
             self._say(sweep, bool(refused))
         if refused:
             raise PublishFailed("; ".join(map(str, refused.values())))
+
+    def _on_alarm(self, reason: str) -> None:
+        if not self._alarm:
+            self._alarm = True
+            log.warning("RabbitMQ has an alarm, nothing is moved from %s until it is over: %s", self._name, reason)
 
     def _tried(
         self, sweep: Sweep, delivery: Delivery, queue: str, outlet: Outlet, refused: dict[str, PublishFailed]
@@ -258,8 +269,8 @@ class DefaultQueue(threading.Thread):
             )
         if sweep.renewed:
             log.warning(
-                "RabbitMQ drops what %s gives out too often, so %d messages were put at its end anew; with "
-                "x-delivery-limit = %d it would not", self._name, sweep.renewed, DELIVERIES,
+                "RabbitMQ may drop what %s gives out too often, so %d messages were put at its end anew; "
+                "x-delivery-limit = %d would spare that", self._name, sweep.renewed, DELIVERIES,
             )
         if sweep.cut_short:
             log.warning(
@@ -280,4 +291,5 @@ def queue_of(body: bytes) -> str | None:
 def named(properties: Properties, name: str) -> Properties:
     """Returns the properties of a copy that is the same message in another queue, but has a name of its own."""
     attempt = envelope.tag_of(properties).attempt
-    return envelope.copy(properties, attempt=attempt if attempt > 1 else None, copy=name)
+    copy = envelope.copy(properties, attempt=attempt if attempt > 1 else None, copy=name)
+    return replace(copy, expiration=properties.expiration)  # it was to wait no longer in that queue either

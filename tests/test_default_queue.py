@@ -140,6 +140,7 @@ class MoveTest(DefaultQueueCase):
     def test_moved_message_keeps_its_properties(self) -> None:
         self.publish(
             self.default, request(self.queue), message_id="m", content_type="text/x", priority=3,
+            expiration="10000000", correlation_id="c", timestamp=1_700_000_000, type="t", reply_to="r", app_id="a",
             headers={"mine": 1, "x-rbit-local": True, "x-rbit-attempt": 4},
         )
         rbit = self.start(self.text("shell!touch begun; sleep 1000"))
@@ -150,6 +151,10 @@ class MoveTest(DefaultQueueCase):
         _, properties, body = self.channel.basic_get(self.queue, auto_ack=True)
         self.assertEqual(body, request(self.queue))
         self.assertEqual((properties.message_id, properties.content_type, properties.priority), ("m", "text/x", 3))
+        self.assertEqual((properties.correlation_id, properties.timestamp), ("c", 1_700_000_000))
+        self.assertEqual((properties.type, properties.reply_to, properties.app_id), ("t", "r", "a"))
+        self.assertEqual(properties.expiration, "10000000", "it still waits no longer than it was to wait")
+        self.assertEqual(properties.headers.pop("x-rbit-kept"), {"expiration": "10000000"})
         self.assertRegex(properties.headers.pop("x-rbit-copy"), "^[0-9a-f]{16}$")
         self.assertEqual(properties.headers, {"mine": 1, "x-rbit-local": True, "x-rbit-attempt": 4})
 
@@ -262,6 +267,11 @@ class SignalTest(DefaultQueueCase):
             self.publish(self.default, request(self.queue, number))
             rbit.signal(signal.SIGUSR1)
             self.wait_until(lambda n=number: ran(rbit) == [*range(n + 1)], what="the job")
+        none = f"no message of {self.default} belongs to a queue of this client, "
+        for stay in range(2):
+            rbit.signal(signal.SIGUSR1)
+            rbit.wait_for_line(f"INFO {none}{stay} stay$")
+            self.publish(self.default, "x")
         self.assertEqual(rbit.stop(), 0)
         self.assertEqual(rbit.output.count(f"1 message of {self.default} belongs to queues of this client"), 3)
 
@@ -350,8 +360,8 @@ class FailureTest(DefaultQueueCase):
         gate = "shell!echo %JOB >>ran; while ! test -e end; do sleep 0.1; done"
         runners = {full: {"runner": gate, "concurrency": 1}, free: {"runner": NOTE}}
         rbit = self.start(self.ini(runners, rbit={"default_queue": self.default, "concurrency": 2}))
-        warning = f"the default queue {self.default} cannot be gone through, it is tried again: .* {full}: "
-        rbit.wait_for_line(warning)
+        warning = f"the default queue {self.default} cannot be gone through, it is tried again: "
+        rbit.wait_for_line(f"{warning}.* {full}: it is full")
         self.wait_until(lambda: {2, 4} <= set(ran(rbit)), what="the other jobs")
         (rbit.folder / "end").touch()
         self.wait_until(lambda: sorted(ran(rbit)) == [0, 1, 2, 3, 4], 60, what="all jobs")

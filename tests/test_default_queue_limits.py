@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import unittest
 
-from tests.test_default_queue import DefaultQueueCase, job_of, ran, request
+from tests.test_default_queue import NOTE, DefaultQueueCase, job_of, ran, request
 
 
 class QuorumTest(DefaultQueueCase):
@@ -34,8 +34,7 @@ class QuorumTest(DefaultQueueCase):
         self.channel.basic_nack(1)
         self.wait_until(lambda: self.depth(self.default) == len(bodies), what="the first one")
         self.assertEqual(self.bodies(self.default), bodies)
-        said = f"RabbitMQ drops what {self.default} gives out too often, so 42 messages were put at its end anew"
-        self.assertIn(said, outputs[2])
+        self.assertIn(f"{self.default} gives out too often, so 42 messages were put at its end anew", outputs[2])
         self.assertNotIn("anew", outputs[0] + outputs[1] + outputs[3])
 
     def test_queue_that_takes_back_as_often_as_one_of_rbits_own_gets_none_anew(self) -> None:
@@ -68,6 +67,31 @@ class QuorumTest(DefaultQueueCase):
                 found = sorted(job_of(body) for body in self.bodies(self.default))
                 self.assertEqual(found, sorted([*range(6), *more]))
                 self.channel.queue_delete(self.default)
+
+
+class RefusalTest(DefaultQueueCase):
+    def test_each_queue_that_takes_nothing_is_named(self) -> None:
+        queues = (self.queue, self.unknown)
+        for queue in queues:
+            self.declare(queue, x_max_length=1, x_overflow="reject-publish")
+            for job in range(3):
+                self.publish(self.default, request(queue, job))
+        text = self.ini({queue: {"runner": NOTE} for queue in queues}, rbit={"default_queue": self.default})
+        rbit = self.once(text, 1)
+        for queue in queues:
+            self.assertRegex(rbit.output, f"it is left as it is: .*{queue}: it is full, or has failed")
+
+    def test_alarm_is_said_and_all_is_moved_when_it_is_over(self) -> None:
+        self.publish(self.default, request(self.queue))
+        self.addCleanup(self.node.ctl, "set_vm_memory_high_watermark", "0.4")
+        self.node.ctl("set_vm_memory_high_watermark", "0.000001")
+        rbit = self.start(self.text())
+        rbit.wait_for_line(f"WARNING RabbitMQ has an alarm, nothing is moved from {self.default} until it")
+        self.assertEqual(self.depth(self.default), 0, "it is taken")
+        self.node.ctl("set_vm_memory_high_watermark", "0.4")
+        self.wait_until(lambda: ran(rbit) == [1], 60, "the job")
+        self.assertEqual(rbit.stop(), 0)
+        self.assertEqual(ran(rbit), [1])
 
 
 if __name__ == "__main__":

@@ -217,7 +217,8 @@ def translated(queue: str) -> Iterator[None]:
     try:
         yield
     except (UnroutableError, NackError, AMQPChannelError) as error:
-        words = f"the broker took no copy for {queue}: {reason(error)}"
+        why = "it is full, or has failed" if isinstance(error, NackError) else reason(error)
+        words = f"the broker took no copy{f' for {queue}' if queue else ''}: {why}"
         raise PublishFailed(words, refused=not isinstance(error, NackError)) from error
     except (AMQPError, OSError) as error:
         raise ConnectionLost(reason(error)) from error
