@@ -96,6 +96,9 @@ def is_connected(connection: Connection, name: str) -> bool:
 
     What the broker does not say counts as no. Errors: ConnectionLost.
     """
+    # RabbitMQ strips line breaks from a name, and pika would wait for ever for an answer about the whole one.
+    if "\r" in name or "\n" in name:
+        return False
     try:
         if len(name.encode()) > LONGEST_NAME:
             return False
