@@ -1,4 +1,4 @@
-"""What the commands have in common: a wrong command line, the exit status of an error, standard output.
+"""What the commands have in common: a wrong command line, the exit status of an error, the standard streams.
 
 Knows nothing of what a command does.
 """
@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from rbit import errors
 
@@ -23,8 +23,8 @@ class Parser(argparse.ArgumentParser):
     """Ends with the exit status of sysexits(3) for a wrong command line."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(errors.EXIT_USAGE, f"{self.prog}: {message}\n")
+        complain(f"{self.format_usage()}{self.prog}: {message}")
+        raise SystemExit(errors.EXIT_USAGE)
 
 
 def run(program: str, action: Callable[[], int], told: Callable[[Exception], object] = lambda error: None) -> int:
@@ -42,18 +42,23 @@ def run(program: str, action: Callable[[], int], told: Callable[[Exception], obj
     except SystemExit as end:  # argparse has said why, or shown the version or the help
         return say([], program) or int(end.code or errors.EXIT_OK)
     except errors.UsageError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        complain(f"{program}: {error}")
         return errors.EXIT_USAGE
     except errors.ConfigError as error:
-        print(*error.mistakes, sep="\n", file=sys.stderr)
+        complain("\n".join(error.mistakes))
         return errors.EXIT_CONFIG
     except (errors.BrokerRefused, errors.BrokerUnreachable) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        complain(f"{program}: {error}")
         told(error)
         return errors.EXIT_REFUSED if isinstance(error, errors.BrokerRefused) else errors.EXIT_UNAVAILABLE
     except Exception:  # a fault of rbit's own: the one place that shows a traceback
         log.exception("%s failed", program)
         return errors.EXIT_INTERNAL
+
+
+def complain(text: str) -> None:
+    """Prints a line on standard error at once, if that can be written."""
+    put(sys.stderr, f"{text}\n")
 
 
 def say(lines: Sequence[str], program: str) -> int:
@@ -66,16 +71,26 @@ def write(text: str, program: str) -> int:
 
     After a failure what is written goes nowhere, and the exit status stays the same.
     """
+    error = put(sys.stdout, text)
+    if error is not None and not isinstance(error, BrokenPipeError):  # "| head": the reader has seen enough
+        complain(f"{program}: standard output cannot be written: {error.strerror}")
+        _status[0] = errors.EXIT_OUTPUT
+    return _status[0]
+
+
+def put(stream: TextIO | None, text: str) -> OSError | None:
+    """Writes a text at once; returns what went wrong, and then what is written goes nowhere.
+
+    Arguments: a standard stream, None if it was closed before the start; the text.
+    """
     try:
-        if sys.stdout is not None:  # None: it was closed before the start
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+            stream.write(text)
+            stream.flush()
     except OSError as error:
         # What is still in Python's buffer would fail once more at the exit.
         with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # "| head": the reader has seen enough
-            print(f"{program}: standard output cannot be written: {error.strerror}", file=sys.stderr)
-            _status[0] = errors.EXIT_OUTPUT
-    return _status[0]
+            os.dup2(nothing.fileno(), stream.fileno())  # type: ignore[union-attr]
+        return error
+    return None
