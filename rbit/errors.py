@@ -128,6 +128,10 @@ class PublishFailed(BrokerError):
         self.refused = refused
 
 
+class Unroutable(PublishFailed):
+    """Raised when no queue takes a published message; it is certain that the broker has no copy."""
+
+
 class WorkerError(RbitError):
     """Raised when a slot's processes cannot do what was asked; the message says why, in words."""
 

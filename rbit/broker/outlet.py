@@ -16,7 +16,7 @@ from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, 
 from rbit.broker.connection import open_connection, reason
 from rbit.broker.forms import Form, Topic, other_type
 from rbit.broker.queue import NOT_FOUND
-from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed
+from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed, Unroutable
 from rbit.message import Properties
 from rbit.settings import AmqpSettings
 
@@ -93,8 +93,8 @@ class Outlet:
             exchange: where to.
             mandatory: whether it is refused when no queue takes it; else it is thrown away then.
 
-        Errors: PublishFailed when the broker refuses it or did not confirm; ConnectionLost when the
-        connection broke, and then the broker may or may not have it.
+        Errors: Unroutable when no queue takes it; another PublishFailed when the broker refuses it or did not
+        confirm; ConnectionLost when the connection broke, and then the broker may or may not have it.
         """
         with translated(exchange or key):
             self._channel.basic_publish(
@@ -217,8 +217,9 @@ def translated(queue: str) -> Iterator[None]:
     try:
         yield
     except (UnroutableError, NackError, AMQPChannelError) as error:
+        kind = Unroutable if isinstance(error, UnroutableError) else PublishFailed
         why = "it is full, or has failed" if isinstance(error, NackError) else reason(error)
         words = f"the broker took no copy{f' for {queue}' if queue else ''}: {why}"
-        raise PublishFailed(words, refused=not isinstance(error, NackError)) from error
+        raise kind(words, refused=not isinstance(error, NackError)) from error
     except (AMQPError, OSError) as error:
         raise ConnectionLost(reason(error)) from error
