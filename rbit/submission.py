@@ -9,13 +9,16 @@ import secrets
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from rbit import envelope, models
+from rbit import decode, envelope, ini, models
 from rbit.envelope import PERSISTENT
+from rbit.errors import BodyRefused
 from rbit.message import Properties
 from rbit.settings import Config
 
 ENCODING = "UTF-8"  # as PyBit says it of its own
 UNKNOWN = 0  # in the place of the ids in PyBit's database
+NO_PYBIT = "localhost:8080"  # in the place of PyBit's address, where there is none
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,23 @@ def build_request(queue: str, parts: Parts, build: Build, host: str) -> Submissi
         host: PyBit's ``host:port``.
     """
     request = models.BuildRequest(job_of(parts, build), models.Transport(None, "http", build.uri, ""), host)
-    return Submission(f"{queue} job {build.job}", models.encode(request), properties(ENCODING))
+    return Submission(f"{ini.printable(queue)} job {build.job}", models.encode(request), properties(ENCODING))
 
 
-def raw(queue: str, body: bytes) -> Submission:
-    """Returns a message with any body. Arguments: where it goes, and its body."""
+def raw(queue: str, body: bytes, job: int | None) -> Submission:
+    """Returns a message with any body. Arguments: where it goes, its body, and what ``job_in`` finds there."""
     made = properties(None)
-    return Submission(f"{queue} message {made.message_id}", body, made)
+    name = f"message {made.message_id}" if job is None else f"job {job}"
+    return Submission(f"{ini.printable(queue)} {name}", body, made)
+
+
+def job_in(body: bytes) -> int | None:
+    """Returns the id of the job if a body is a build request, by which its client calls it; else None."""
+    try:
+        facts = decode.facts(decode.check(body))
+    except BodyRefused:
+        return None
+    return facts.job if facts else None
 
 
 def cancel_request(parts: Parts, job: int, client: str, host: str) -> bytes:
@@ -98,16 +111,19 @@ def job_of(parts: Parts, build: Build) -> models.Job:
     ))
 
 
-def properties(encoding: str | None) -> Properties:
-    """Returns the properties of a message that PyBit knows nothing of: persistent, with an id."""
+def properties(encoding: str | None, named: bool = True) -> Properties:
+    """Returns the properties of a message that PyBit knows nothing of: persistent, and with an id if ``named``."""
     return Properties(
         content_encoding=encoding,
         headers={envelope.LOCAL: True},
         delivery_mode=PERSISTENT,
-        message_id=secrets.token_hex(16),
+        message_id=secrets.token_hex(16) if named else None,
     )
 
 
 def host_of(config: Config) -> str:
-    """Returns the ``host:port`` of PyBit's web, as it stands in its requests."""
-    return urlsplit(config.pybit.url).netloc if config.pybit else "localhost"
+    """Returns the ``host:port`` of PyBit's web; as in PyBit's own requests, the port is always there."""
+    if config.pybit is None:
+        return NO_PYBIT
+    url = urlsplit(config.pybit.url)
+    return url.netloc if url.port else f"{url.netloc.rstrip(':')}:{PORTS[url.scheme]}"

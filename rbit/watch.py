@@ -5,10 +5,11 @@ Knows nothing of RabbitMQ. Used by ``rbit-submit --wait``.
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable
 
 from rbit import update
 from rbit.errors import BodyRefused
@@ -18,21 +19,20 @@ from rbit.update import Update
 
 CLEAR = "\r\x1b[K"  # to the beginning of the line, which is erased; see console_codes(4)
 LONGEST = 2000  # characters of a message
-NARROWEST = 20  # columns of a terminal
+USUAL = 80  # columns of a terminal that does not say how many it has
 
 
 class Watch:
     """The jobs that are waited for.
 
     Arguments:
-        labels: how each is shown, by the message id of its message.
         write: writes a text to standard output.
     """
 
-    def __init__(self, labels: Mapping[str, str], write: Callable[[str], object]) -> None:
-        self._labels = labels
+    def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
-        self._open = dict(labels)
+        self._labels: dict[str, str] = {}  # by the message id
+        self._open: set[str] = set()  # those that have not ended
         self._good = 0
         self._last = ""
         self._shown: dict[str, str] = {}
@@ -52,8 +52,18 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """For how long it has been going on."""
+        """For how long it has been going on, since the last job was added."""
         return time.monotonic() - self._began
+
+    def add(self, message_id: str, label: str) -> None:
+        """Adds a job. Arguments: the id of its message, by which its statuses are known; how it is shown."""
+        self._labels[message_id] = label
+        self._open.add(message_id)
+        self._began = time.monotonic()
+
+    def knows(self, answers: str | bytes | None) -> bool:
+        """Whether a status with this correlation id is one of these jobs'."""
+        return answers in self._labels
 
     def take(self, body: bytes, answers: str | bytes | None) -> None:
         """Shows a status, if it is one of these jobs'. Arguments: as it was published, and its correlation id."""
@@ -69,7 +79,8 @@ class Watch:
         again = line == self._shown.get(answers)  # a job may have reported its last status itself
         self._shown[answers] = line
         if said.final:
-            del self._open[answers]
+            self._open.remove(answers)
+            del self._shown[answers]
             self._good += said.status in GOOD
         if self._live and said.final:
             self._write(f"{CLEAR}{line}\n")
@@ -85,8 +96,7 @@ class Watch:
         count = f"{ended} of {len(self._labels)} ended, " if len(self._labels) > 1 else ""
         text = f"[{count}{self.seconds:.0f} s] {self._last or 'waiting for a client'}"
         # One column stays free: a full line would make some terminals begin another.
-        width = max(NARROWEST, shutil.get_terminal_size().columns) - 1
-        self._write(f"{CLEAR}{text[:width]}")
+        self._write(f"{CLEAR}{fitted(text, columns() - 1)}")
 
     def leave(self) -> None:
         """Removes the live line."""
@@ -103,3 +113,21 @@ class Watch:
 def short(label: str) -> str:
     """Returns how a job is called without its queue, which may be long."""
     return " ".join(label.rsplit(" ", 2)[1:])
+
+
+def columns() -> int:
+    """Returns how wide the terminal is now, in columns."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or USUAL
+    except OSError:
+        return USUAL
+
+
+def fitted(text: str, width: int) -> str:
+    """Returns as much of a text as has room in so many columns."""
+    for at, char in enumerate(text):
+        if unicodedata.category(char) not in ("Mn", "Me"):  # these are drawn over the one before
+            width -= 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        if width < 0:
+            return text[:at]
+    return text

@@ -19,7 +19,7 @@ FLOORS = (
     {"message"},
     {"broker", "envelope", "tree", "update", "runners", "worker", "front"},
     {"publisher", "process", "link", "presence", "sources", "status", "held", "web", "submission", "watch",
-     "sweep"},
+     "sender", "sweep"},
     {"feed", "caller"},
     {"job", "teller"},
     {"gate", "claims", "fate", "default_queue", "pump"},

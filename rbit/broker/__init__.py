@@ -9,9 +9,9 @@ from rbit.broker.forms import DELIVERIES, Form, Topic, keeping, of_type, returni
 from rbit.broker.outlet import Outlet
 from rbit.broker.private import PrivateQueue, is_connected
 from rbit.broker.queue import EXCHANGE, Delivery, Queue, is_missing, prepare_exchange
-from rbit.broker.subscription import Subscription
+from rbit.broker.subscription import Published, Subscription
 
 __all__ = [
-    "DELIVERIES", "EXCHANGE", "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Queue", "Subscription",
-    "Topic", "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange", "returning",
+    "DELIVERIES", "EXCHANGE", "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Published", "Queue",
+    "Subscription", "Topic", "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange", "returning",
 ]
