@@ -33,6 +33,7 @@ OF_REQUEST = ("package", "version", "uri", "job")  # options that make no sense 
 DIGITS = 30  # of a number, leading zeros too
 LONGEST_NAME = 255  # bytes; AMQP carries the name of a queue with its length in one byte
 LARGEST = 512 << 20  # bytes of a message, as many as RabbitMQ can be told to take
+CHUNK = 1 << 20  # bytes that are read at once
 
 
 def whole(text: str) -> int:
@@ -159,15 +160,17 @@ def submissions(settings: Config, options: argparse.Namespace) -> Iterator[Submi
 
 def read(path: str) -> bytes:
     """Returns what is in a file, or comes from standard input for ``-``. Errors: UsageError."""
-    shown = "standard input" if path == "-" else ini.printable(path)
+    shown = "standard input" if path == "-" else ini.printable(path) or "''"
+    body = bytearray()
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            body = file.read(LARGEST + 1)
+            while len(body) <= LARGEST and (chunk := file.read(CHUNK)):
+                body += chunk
     except OSError as error:
         raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
     if len(body) > LARGEST:
         raise UsageError(f"{shown} has more than {LARGEST} bytes, and RabbitMQ takes no such message")
-    return body
+    return bytes(body)
 
 
 def send(settings: Config, options: argparse.Namespace, messages: Iterator[Submission]) -> int:

@@ -71,6 +71,29 @@ class SentTest(SubmitCase):
         self.assertEqual(body, sent)
         self.assert_properties(properties, "UTF-8")
 
+    def test_web_host_has_a_port_as_pybits_has(self) -> None:
+        for url, host in (
+            ("http://pybit.example", "pybit.example:80"), ("https://pybit.example/", "pybit.example:443"),
+            ("http://pybit.example:/web", "pybit.example:80"), ("http://[::1]", "[::1]:80"),
+            ("https://[::1]:8080", "[::1]:8080"), ("http://pybit.example:80", "pybit.example:80"),
+        ):
+            with self.subTest(url):
+                self.submit(self.queue, "--job", "1", text=self.ini({self.queue: {"runner": "shell!true"}},
+                                                                    pybit={"url": url}))
+                self.assertEqual(only(self.bodies(self.queue)), self.request(1, "test", "1.0", "", host))
+
+    def test_queue_may_stand_before_and_behind_the_options(self) -> None:
+        for arguments in (
+            ("rbit.ini", "--job", "7", "--count", "1", self.queue), ("--job", "7", "rbit.ini", self.queue),
+            ("--job", "7", "rbit.ini", "--uri", "", self.queue), ("rbit.ini", "--job", "7", "--", self.queue),
+        ):
+            with self.subTest(arguments):
+                files = {"rbit.ini": self.text}
+                process = self.rbit(None, *arguments, command=tuple(submit_command()), files=files)
+                self.assertEqual(process.wait(), 0, process.output)
+                self.assertEqual(process.lines, [f"{self.queue} job 7: published"])
+                self.assertEqual(only(self.bodies(self.queue)), self.request(7, "test", "1.0", ""))
+
     def test_without_options_it_is_a_test_with_the_time_as_id(self) -> None:
         before = int(time.time() * 1000)
         self.submit(self.queue)
@@ -110,6 +133,15 @@ class SentTest(SubmitCase):
         for _, properties, _ in messages:
             self.assert_properties(properties, None)
         self.assertEqual(len({properties.message_id for _, properties, _ in messages}), 3)
+
+    def test_body_that_is_a_build_request_is_called_as_its_client_calls_it(self) -> None:
+        body = self.request(70, "café", "1.0", "").decode()
+        process = self.submit(self.queue, "--file", "body", "--count", "2", files={"body": body})
+        self.assertEqual(process.lines, [f"{self.queue} job 70: published"] * 2)
+        self.assertEqual(self.bodies(self.queue), [body.encode()] * 2)
+        for other in (body.replace("BuildRequest", "Evil"), body.replace("}", "", 1), '{"py/object": "x"}'):
+            process = self.submit(self.queue, "--file", "body", files={"body": other})
+            self.assertRegex(only(process.lines), f"^{self.queue} message [0-9a-f]{{32}}: published$")
 
     def test_body_from_standard_input_is_sent_as_it_is(self) -> None:
         queue = self.declare(self.queue_name())
@@ -194,6 +226,29 @@ class CancelTest(SubmitCase):
                 expected["headers"] = {"x-rbit-local": True}  # the client tells nobody at PyBit of it
                 self.assertEqual({key: getattr(properties, key) for key in expected}, expected)
                 self.assertEqual((delivery.exchange, delivery.routing_key), ("pybit", name))
+
+    def test_what_pybit_throws_away_is_not_collected_as_if_a_client_had_it(self) -> None:
+        collected = self.declare(self.queue_name("collected"))
+        self.channel.exchange_declare(collected, "fanout")
+        self.addCleanup(self.channel.exchange_delete, collected)
+        self.channel.queue_bind(collected, collected)
+        self.channel.exchange_delete("pybit")
+        self.channel.exchange_declare("pybit", "direct", durable=True, arguments={"alternate-exchange": collected})
+        self.addCleanup(self.channel.exchange_delete, "pybit")
+        self.refused("no client named nobody is connected", 69, "--cancel", "1", "--client", "nobody")
+        self.assertEqual(self.depth(collected), 0)
+
+    def test_client_without_a_binding_is_not_connected(self) -> None:
+        name = f"{self._token}-client"
+        self.channel.queue_declare(name, exclusive=True, auto_delete=True)
+        self.refused(f"no client named {name} is connected", 69, "--cancel", "1", "--client", name)
+
+    def test_user_who_may_not_write_to_pybits_exchange_is_told_so(self) -> None:
+        name = f"{self._token}-client"
+        self.listen(name)
+        text = self.text_of_user("^$", "^(?!pybit$).*", ".*")
+        reason = "the broker took no copy for pybit: ACCESS_REFUSED - access to exchange 'pybit' .* refused .*"
+        self.refused(reason, 69, "--cancel", "1", "--client", name, text=text)
 
     def test_cancel_needs_no_queue_that_is_pybits(self) -> None:
         name = f"{self._token}-client"

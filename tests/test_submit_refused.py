@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import unittest
 
+from rbit import errors
 from tests.support.rbit_process import submit_command
 from tests.support.submit_case import SubmitCase, only
 
@@ -11,6 +14,7 @@ from tests.support.submit_case import SubmitCase, only
 class RefusedTest(SubmitCase):
     def test_wrong_command_line_exits_64_with_one_reason(self) -> None:
         whole = "expected a whole number from 1, got"
+        name = "expected 1 to 255 bytes without line breaks"
         for arguments, reason in (
             ((), "a QUEUE is needed"),
             ((self.queue, "more"), "unrecognized arguments: more"),
@@ -29,6 +33,19 @@ class RefusedTest(SubmitCase):
               for option in ("--package", "--version", "--uri", "--job")),
             (("a_b_c",), "a_b_c is no queue for build requests, .*; please say with --file what to send"),
             (("a_b__c",), "a_b__c is no queue for build requests, .*"),
+            *(((self.queue, option, text), f"argument {option}: expected a text that is not blank, got '{text}'")
+              for option in ("--package", "--version") for text in ("", " ")),
+            *(((self.queue, option, "\udcff"), rf"argument {option}: expected UTF-8, got '\\udcff'")
+              for option in ("--package", "--version", "--uri")),
+            *(((text, "--file", "f"), f"argument QUEUE: {name}, got .*")
+              for text in ("", "a\nb", "\r", "\u4e2d" * 86)),
+            *((("--cancel", "1", "--client", text), f"argument --client: {name}, got .*") for text in ("", "a\n")),
+            (("\udcff",), r"argument QUEUE: expected UTF-8, got '\\udcff'"),
+            ((self.queue, "--job", "9" * 5000), f"argument --job: {whole} '9+'\\.\\.\\."),
+            ((self.queue, "--job", str(sys.maxsize), "--count", "2"),
+             "--job and --count lead to a job id that is too large"),
+            ((self.queue, "--file", ""), "'' cannot be read: No such file or directory"),
+            ((self.queue, "--file", "\udcff"), r"\\udcff cannot be read: No such file or directory"),
             ((self.queue, "--file", "nowhere"), "nowhere cannot be read: No such file or directory"),
             ((self.queue, "--file", "/"), "/ cannot be read: Is a directory"),
         ):
@@ -36,6 +53,26 @@ class RefusedTest(SubmitCase):
         process = self.rbit(None, command=tuple(submit_command()))
         self.assertEqual(process.wait(), 64)
         self.assertEqual(process.lines[-1], "rbit-submit: the following arguments are required: CONFIG")
+
+    def test_standard_input_that_is_closed_exits_64(self) -> None:
+        process = self.shell('"$0" "$@" <&-', self.queue, "--file", "-", status=64)
+        self.assertEqual(process.lines, ["rbit-submit: standard input cannot be read: Bad file descriptor"])
+
+    def test_body_that_rabbitmq_does_not_take_is_told_with_the_limit(self) -> None:
+        process = self.shell('head -c 134217729 /dev/zero | "$0" "$@"', self.queue, "--file", "-", status=69)
+        larger = "134217729 is larger than configured max size 134217728"
+        self.assertRegex(only(process.lines), f"^rbit-submit: 0 of 1 published; .*{larger}")
+        self.submit(self.queue)  # nothing of it is there
+        self.assertEqual(self.depth(self.queue), 1)
+        process = self.submit(self.queue, "--file", "/dev/zero", status=64)
+        self.assertRegex(only(process.lines), "^rbit-submit: /dev/zero has more than 536870912 bytes, and RabbitMQ")
+
+    def test_help_names_each_exit_status(self) -> None:
+        process = self.rbit(None, "--help", command=tuple(submit_command()))
+        self.assertEqual(process.wait(), 0)
+        said = re.findall(r"(?:: |; )(\d+) ", process.output.partition("Exit statuses")[2].replace("\n", " "))
+        known = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+        self.assertEqual({int(number) for number in said}, known)
 
     def test_unknown_queue_exits_69_with_a_guess_and_is_not_made(self) -> None:
         near = f"{self.queue}f"
@@ -47,6 +84,11 @@ class RefusedTest(SubmitCase):
     def test_mistakes_in_the_configuration_exit_78_with_all_of_them(self) -> None:
         process = self.submit(self.queue, text="[rbit]\nnam = x\n[amqp]\nport = abc\n", status=78)
         self.assertEqual([line.split(":")[0] for line in process.lines], ["rbit.ini"] * 2)
+        process = self.submit(self.queue, text="[rbit]\nname = x\n", status=78)
+        self.assertEqual(process.lines, ["rbit.ini: [amqp]: missing, expected this section"])
+        process = self.rbit(None, ".", self.queue, command=tuple(submit_command()))
+        self.assertEqual(process.wait(), 78)
+        self.assertEqual(process.lines, [".: expected a file, got a directory"])
         process = self.rbit(None, "nowhere.ini", self.queue, command=tuple(submit_command()))
         self.assertEqual(process.wait(), 78)
         self.assertRegex(only(process.lines), "^nowhere.ini: ")

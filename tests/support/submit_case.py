@@ -63,6 +63,14 @@ class SubmitCase(BrokerCase):
             self.assertEqual(process.stdout_lines, [])
             self.assertRegex(process.stderr_lines[-1], f"^rbit-submit: {reason}$")
 
+    def text_of_user(self, configure: str, write: str, read: str) -> str:
+        """Return the INI file with a user of the test's own, who has these rights only (regular expressions)."""
+        user = self._token
+        self.node.ctl("add_user", user, "secret")
+        self.addCleanup(self.node.ctl, "delete_user", user)
+        self.node.ctl("set_permissions", user, configure, write, read)
+        return self.ini({self.queue: {"runner": "shell!true"}}, amqp={"user": user, "password": "secret"})
+
     def taken(self, queue: str) -> list[tuple[Any, Any, bytes]]:
         """Take all ready messages out of a queue and return them: deliveries, properties, bodies."""
         found = []
