@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import unittest
 
-from tests.support.proxy import Proxy
-from tests.support.rbit_process import RbitProcess, submit_command
-from tests.support.submit_case import SubmitCase
-from tests.support.terminal import REWRITTEN, Terminal
+import pika
 
-JOBS = '''
-import os, time
-import rbit
-
-def reports(message, set_status, settings):
-    set_status("Failed", "for now")
-    set_status("Done", "after all")
-
-def later(message, set_status, settings):
-    if not os.path.exists("seen"):
-        open("seen", "w").close()
-        raise rbit.Blocked("not yet")
-
-def evil(message, set_status, settings):
-    set_status("Building", "\\033[2J" + "x" * 500 + "\\r\\nINFO forged")
-
-def gate(message, set_status, settings):
-    set_status("Building", "waiting")
-    while not os.path.exists("go"):
-        time.sleep(0.02)
-'''
+from tests.support.submit_case import WaitCase, only
 
 
-class WaitTest(SubmitCase):
-    def client(self, runner: str, **rbit: object) -> RbitProcess:
-        """Start a client for the queue, which has one more setting."""
-        self.text = self.ini({self.queue: {"runner": runner, "retry_delay": 1}}, rbit=rbit)
-        return self.rbit(self.text, files={"jobs.py": JOBS})
-
-    def waited(self, status: int = 0, *arguments: str) -> list[str]:
-        """Submit job 1, or what the arguments say, wait for its end; return the lines without the queue's name."""
-        process = self.submit(self.queue, "--wait", *(arguments or ("--job", "1")), status=status)
-        return [line.removeprefix(f"{self.queue} ") for line in process.lines]
-
+class WaitTest(WaitCase):
     def test_job_that_ends_done_is_shown_and_exits_0(self) -> None:
         self.client("shell!echo Building half >&$RBIT_STATUS_FD")
         self.assertEqual(
@@ -109,54 +77,43 @@ class WaitTest(SubmitCase):
         (rbit.folder / "go").touch()
         self.wait_until(lambda: rbit.output.count(": Done") == 2, what=lambda: rbit.output)
 
-    def test_lost_connection_exits_69_and_says_that_the_job_goes_on(self) -> None:
-        with Proxy(self.node.port) as proxy:
-            text = self.ini({self.queue: {"runner": "shell!true"}}, amqp={"port": proxy.port})
-            waiting = self.start_submit(self.queue, "--wait", text=text)
-            waiting.wait_for_line("published")
-            proxy.cut("rbit-submit")
-            self.assertEqual(waiting.wait(), 69)
-        self.assertRegex(waiting.stderr_lines[-1], r"^rbit-submit: connection to RabbitMQ lost \(.*\); the jobs")
-        self.assertEqual(self.depth(self.queue), 1)
 
-    def test_output_that_cannot_be_written_exits_74(self) -> None:
-        self.client("shell!true")
-        process = self.shell('"$0" "$@" >/dev/full', self.queue, "--wait", status=74)
-        self.assertEqual(
-            process.stderr_lines[0], "rbit-submit: standard output cannot be written: No space left on device"
-        )
+    def test_job_that_a_client_moves_into_a_queue_of_its_own_is_followed_there(self) -> None:
+        self.submit(self.queue, "--job", "70")
+        body = only(self.bodies(self.queue)).decode()
+        collected = self.declare(self.queue_name("unclaimed"))
+        self.addCleanup(self.channel.exchange_delete, collected)  # the client makes it
+        waiting = self.start_submit(collected, "--file", "body", "--wait", files={"body": body})
+        waiting.wait_for_line("job 70: published")
+        self.client("shell!true", default_queue=collected)
+        self.assertEqual(waiting.wait(), 0, waiting.output)
+        self.assertEqual(waiting.lines[-1], f"{collected} job 70: Done")
 
-    def test_alarm_ends_it_with_69_and_nothing_is_sent_later(self) -> None:
+    def test_statuses_of_other_jobs_and_what_is_no_status_are_passed_over(self) -> None:
         self.declare(self.queue)
-        self.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
-        try:
-            process = self.submit(self.queue, "--count", "2", status=69)
-        finally:
-            self.node.ctl("set_vm_memory_high_watermark", "0.4")
-        self.assertRegex(process.stderr_lines[-1], "^rbit-submit: 0 of 2 published; ")
-        self.submit(self.queue, "--job", "7")  # what an abandoned connection held would be there before it
-        self.assertEqual(self.depth(self.queue), 1)
+        waiting = self.start_submit(self.queue, "--wait", "--job", "1")
+        waiting.wait_for_line("published")
+        mine = only(self.taken(self.queue))[1].message_id
+        done = {
+            "job": 1, "queue": self.queue, "client": "another", "status": "Done", "message": "", "time": 0.0,
+            "attempt": 1, "final": True,
+        }
+        half = {**done, "status": "Building", "message": "half", "final": False}
+        for answers, said in (
+            (None, done), ("another", done), (b"\xff", done), (mine, None), (mine, [done]),
+            (mine, {"final": True}), (mine, {**done, "status": 5}), (mine, half), (mine, done),
+        ):
+            basic = pika.BasicProperties(correlation_id=answers)
+            self.channel.basic_publish("rbit.status", "any.key", json.dumps(said), basic, mandatory=True)
+        self.assertEqual(waiting.wait(), 0, waiting.output)
+        self.assertEqual([line.removeprefix(f"{self.queue} ") for line in waiting.lines], [
+            "job 1: published", "job 1: Building: half", "job 1: Done"])
 
-    def test_on_a_terminal_one_line_is_rewritten_and_the_last_statuses_stay(self) -> None:
-        self.client("python!jobs:evil")
-        text = self.on_a_terminal(60, "--count", "2", "--job", "70")
-        kept = [line for line in text.replace(REWRITTEN, "\n").splitlines() if line]
-        lasting = [line for line in text.split("\r\n") if line]
-        self.assertEqual(sum(line.endswith(": Done") for line in lasting), 2, text)
-        self.assertRegex(text, re.escape(REWRITTEN) + r"\[0 of 2 ended, \d+ s\] job 70: Building")
-        self.assertRegex(text, re.escape(REWRITTEN) + r"\[1 of 2 ended, \d+ s\] ")
-        live = [line for line in kept if line.startswith("[")]
-        self.assertLess(max(map(len, live)), 60, live)
-        self.assertNotIn("\x1b", text.replace(REWRITTEN, ""))
-        self.assertNotIn("\nINFO", text)
-
-    def on_a_terminal(self, columns: int, *arguments: str) -> str:
-        """Run rbit-submit --wait on a terminal of so many columns; return all that it wrote."""
-        folder = self.rbit(self.text, command=("true",)).folder
-        terminal = Terminal([*submit_command(), "rbit.ini", self.queue, "--wait", *arguments], folder, columns)
-        self.addCleanup(terminal.close)
-        self.assertEqual(terminal.wait(), 0, terminal.text)
-        return terminal.text
+    def test_each_of_many_jobs_is_seen_to_end(self) -> None:
+        self.client("shell!true", concurrency=2)
+        shown = self.waited(0, "--count", "100", "--job", "1000")
+        self.assertEqual(sorted(line for line in shown if line.endswith(": Done")),
+                         [f"job {job}: Done" for job in range(1000, 1100)])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,32 @@ from typing import Any
 from tests.support.case import BrokerCase
 from tests.support.rbit_process import RbitProcess, submit_command
 
+JOBS = '''
+import os, time
+import rbit
+
+def reports(message, set_status, settings):
+    set_status("Failed", "for now")
+    set_status("Done", "after all")
+
+def later(message, set_status, settings):
+    if not os.path.exists("seen"):
+        open("seen", "w").close()
+        raise rbit.Blocked("not yet")
+
+def evil(message, set_status, settings):
+    set_status("Building", "\\033[2J" + "x" * 500 + "\\r\\nINFO forged")
+
+def wide(message, set_status, settings):
+    set_status("Building", "\\u4e2d" * 100)
+    set_status("Building", "e\\u0301" * 100)
+
+def gate(message, set_status, settings):
+    set_status("Building", "waiting")
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+'''
+
 
 class SubmitCase(BrokerCase):
     """A test with a queue of its own, ``self.queue``, whose name has four parts; it is not made.
@@ -77,6 +103,20 @@ class SubmitCase(BrokerCase):
         while (got := self.channel.basic_get(queue, auto_ack=True))[0] is not None:
             found.append(got)
         return found
+
+
+class WaitCase(SubmitCase):
+    """A test with a client, too."""
+
+    def client(self, runner: str, **rbit: object) -> RbitProcess:
+        """Start a client for the queue, which has one more setting."""
+        self.text = self.ini({self.queue: {"runner": runner, "retry_delay": 1}}, rbit=rbit)
+        return self.rbit(self.text, files={"jobs.py": JOBS})
+
+    def waited(self, status: int = 0, *arguments: str) -> list[str]:
+        """Submit job 1, or what the arguments say, wait for its end; return the lines without the queue's name."""
+        process = self.submit(self.queue, "--wait", *(arguments or ("--job", "1")), status=status)
+        return [line.removeprefix(f"{self.queue} ") for line in process.lines]
 
 
 def only(lines: Sequence[str]) -> str:
