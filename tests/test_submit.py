@@ -161,6 +161,11 @@ class SentTest(SubmitCase):
                 self.assertEqual(body, b"x")
                 self.assertEqual(process.lines, [f"{queue} message {properties.message_id}: published"])
 
+    def test_name_that_would_disturb_a_terminal_is_shown_escaped(self) -> None:
+        queue = self.declare(self.queue_name("a_b_\x1b[2J"))
+        lines = self.submit(queue, "--job", "1").lines
+        self.assertEqual(lines, [queue.replace("\x1b", "\\x1b") + " job 1: published"])
+
     def test_missing_queue_of_a_runner_section_is_made_as_rbit_makes_it(self) -> None:
         self.channel.exchange_delete("pybit")
         self.submit(self.queue)
