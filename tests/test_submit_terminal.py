@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import pty
 import re
-import struct
-import subprocess
-import termios
-import threading
 import unittest
-from collections.abc import Mapping
 
-from tests.support.processes import end
 from tests.support.rbit_process import submit_command
 from tests.support.submit_case import WaitCase
-
-REWRITTEN = "\r\x1b[K"
+from tests.support.terminal import REWRITTEN, Terminal
 
 
 class TerminalTest(WaitCase):
@@ -53,74 +43,32 @@ class TerminalTest(WaitCase):
         self.wait_until(lambda: terminal.text.count(REWRITTEN, before) > 3, what=lambda: terminal.text)
         (rbit.folder / "go").touch()
         # One may have been on its way when it was resized.
-        shown = live(terminal.end()[before:])[1:]
+        shown = live(self.end(terminal)[before:])[1:]
         self.assertEqual({width(line) for line in shown}, {23}, shown)
 
     def test_hint_stands_in_a_line_of_its_own(self) -> None:
         terminal = self.terminal(60)
         self.wait_until(lambda: "no client has taken it yet" in terminal.text, what=lambda: terminal.text)
         self.client("shell!true")
-        self.assertRegex(terminal.end(), re.escape(REWRITTEN) + "rbit-submit: no client has taken it yet; .*\r\n")
+        written = self.end(terminal)
+        self.assertRegex(written, re.escape(REWRITTEN) + "rbit-submit: no client has taken it yet; .*\r\n")
 
     def on_a_terminal(self, columns: int, *arguments: str, **environment: str) -> str:
         """Run rbit-submit --wait on a terminal of so many columns to its end; return all that it wrote."""
-        return self.terminal(columns, *arguments, **environment).end()
+        return self.end(self.terminal(columns, *arguments, **environment))
 
     def terminal(self, columns: int, *arguments: str, **environment: str) -> Terminal:
         """Start rbit-submit --wait on a terminal of so many columns."""
         folder = self.rbit(self.text, command=("true",)).folder
         command = [*submit_command(), "rbit.ini", self.queue, "--wait", *arguments]
-        return Terminal(self, columns, command, str(folder), environment)
+        terminal = Terminal(command, folder, columns, {**os.environ, **environment})
+        self.addCleanup(terminal.close)
+        return terminal
 
-
-class Terminal:
-    """A terminal with a command in it.
-
-    Arguments:
-        case: the test, after which both are ended.
-        columns: how wide it is; 0: it does not say.
-        command: what to run.
-        folder: where.
-        environment: further variables.
-
-    Attributes:
-        text: what was written so far.
-    """
-
-    def __init__(
-        self, case: unittest.TestCase, columns: int, command: list[str], folder: str,
-        environment: Mapping[str, str],
-    ) -> None:
-        self.text = ""
-        self._case = case
-        self._near, far = pty.openpty()
-        self.resize(columns)
-        self._process = subprocess.Popen(
-            command, cwd=folder, stdin=far, stdout=far, stderr=far, env={**os.environ, **environment}
-        )
-        os.close(far)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        case.addCleanup(os.close, self._near)
-        case.addCleanup(self._reader.join)
-        case.addCleanup(end, self._process)
-
-    def resize(self, columns: int) -> None:
-        """Set its width."""
-        fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-
-    def end(self) -> str:
+    def end(self, terminal: Terminal) -> str:
         """Wait for the end of the command, which must be a good one; return all that it wrote."""
-        self._case.assertEqual(self._process.wait(60), 0, self.text)
-        self._reader.join(10)
-        return self.text
-
-    def _read(self) -> None:
-        written = b""
-        with contextlib.suppress(OSError):  # the other side is closed
-            while data := os.read(self._near, 65536):
-                written += data
-                self.text = written.decode("utf-8", "ignore")
+        self.assertEqual(terminal.wait(), 0, terminal.text)
+        return terminal.text
 
 
 def live(text: str) -> list[str]:

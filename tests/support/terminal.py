@@ -32,7 +32,7 @@ class Terminal:
         self, command: Sequence[str], folder: Path, columns: int, environment: Mapping[str, str] | None = None
     ) -> None:
         self._near, far = pty.openpty()
-        fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.resize(columns)
         # Ctrl+C reaches the command though the tests may run where it is ignored.
         own = ("setsid", "--ctty", "env", "--default-signal=INT")
         self._process = subprocess.Popen(
@@ -53,6 +53,10 @@ class Terminal:
     def lines(self) -> list[str]:
         """Every line that stood on it, those too that were rewritten."""
         return [line for line in re.split("\r\n|" + re.escape(REWRITTEN), self.text) if line]
+
+    def resize(self, columns: int) -> None:
+        """Set its width; 0: it does not say."""
+        fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def interrupt(self) -> None:
         """Press Ctrl+C."""
