@@ -38,7 +38,6 @@ ASK_EVERY = 0.5  # seconds between two tries to be the only one
 SERVE_EVERY = 0.3  # seconds; the shortest heartbeat is 1
 LONGEST_END = 10.0  # seconds that a stop waits for what is given back
 NAME_LIMIT = 255  # bytes
-OFTEN = 2  # times that a message was given back; some quorum queues drop what they take back too often
 PASSES = (BrokerUnreachable, ConnectionLost, DeliveryLost)  # what is likely to be over soon
 
 
@@ -193,7 +192,6 @@ class DefaultQueue(threading.Thread):
     def _move_all(self, sweep: Sweep) -> None:
         outlet = Outlet(self._amqp, f"rbit {self._client} (default queue, publisher)", ALARM, self._on_alarm)
         refused: dict[str, PublishFailed] = {}
-        often: bool | None = None  # whether what stays is put at the end anew; None: not known yet
         try:
             form = Form(self._name, of_type(self._quorum))
             outlet.ensure(form)
@@ -203,11 +201,9 @@ class DefaultQueue(threading.Thread):
                 if time.monotonic() >= serve_at:
                     outlet.serve()
                     serve_at = time.monotonic() + SERVE_EVERY
-                if often is None and envelope.given_back(delivery.properties) >= OFTEN:
-                    often = sweep.may_drop()
                 queue = queue_of(delivery.body) or ""
                 moved = queue in self._sections and self._tried(sweep, delivery, queue, outlet, refused)
-                if often and not moved:  # also what is behind it and was not given back, or it would overtake
+                if sweep.must_renew(delivery) and not moved:
                     self._tried(sweep, delivery, self._name, outlet, refused)
                 if self._stopping:
                     break

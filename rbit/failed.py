@@ -51,22 +51,19 @@ class Failed:
 
     def table(self) -> list[str]:
         """Returns them as the lines of a table, the oldest first. They stay, in their order."""
-        with self._sweep("shown") as sweep:
-            rows = [row(delivery) for delivery in sweep if matches(delivery, self._text)]
+        with self._sweep("shown") as (sweep, outlet):
+            rows = [row(delivery) for delivery in each(sweep, outlet) if matches(delivery, self._text)]
         return lines([HEAD, *rows]) if rows else self._nothing(sweep)
 
     def retry(self) -> list[str]:
         """Puts them back on their queue, where they begin anew; returns a line that says how many."""
         moved = 0
         try:
-            with self._sweep("put back") as sweep:
-                outlet = Outlet(self._amqp, f"rbit (for {self._queue})", ALARM)
-                for delivery in sweep:
-                    outlet.serve()
+            with self._sweep("put back") as (sweep, outlet):
+                for delivery in each(sweep, outlet):
                     if matches(delivery, self._text):
                         sweep.move(delivery, self._queue, envelope.anew(delivery.properties, 1), outlet)
                         moved = sweep.moved
-                outlet.close()
         except BrokerUnreachable as error:
             raise BrokerUnreachable(f"{moved} put back; {error}") from error
         if not sweep.looked:
@@ -74,12 +71,14 @@ class Failed:
         return [f"{self._queue}: {moved} put back, {sweep.looked - moved} left in {self._name}"]
 
     @contextlib.contextmanager
-    def _sweep(self, what: str) -> Iterator[Sweep]:
+    def _sweep(self, what: str) -> Iterator[tuple[Sweep, Outlet]]:
         """Has those that are there now taken, and given back if they are not moved."""
         try:
             connection = Connection(self._amqp, f"rbit (for {self._name})")
+            outlet = Outlet(self._amqp, f"rbit (for {self._queue})", ALARM)
             with Sweep(connection, self._name, "failed message") as sweep:
-                yield sweep
+                yield sweep, outlet
+            outlet.close()
             connection.close()
         except BrokerRefused:
             raise
@@ -88,6 +87,16 @@ class Failed:
 
     def _nothing(self, sweep: Sweep) -> list[str]:
         return [f"{self._queue}: nothing has failed" + (f" with {self._text!r}" if sweep.looked else "")]
+
+
+def each(sweep: Sweep, outlet: Outlet) -> Iterator[Delivery]:
+    """Hands out the messages; one that was not moved then is put anew if it must not be given back once more."""
+    for delivery in sweep:
+        outlet.serve()
+        moved = sweep.moved
+        yield delivery
+        if sweep.must_renew(delivery) and sweep.moved == moved:
+            sweep.renew(delivery, outlet)
 
 
 def facts_of(delivery: Delivery) -> Facts | None:

@@ -20,6 +20,7 @@ MANY = 1000  # messages; RabbitMQ takes the longer for an acknowledgement the mo
 FEW = 100  # messages that are given back one by one
 CHANNELS = 100  # at most, but for one; their number is limited
 LONGEST = 900.0  # seconds; the broker takes back itself what is held for 30 minutes, and giving back takes a while
+OFTEN = 2  # times that a message was given back; some quorum queues drop what they take back too often
 TAKES_BACK = 5.0  # seconds that a queue may need for what a channel held
 
 
@@ -44,6 +45,7 @@ class Sweep:
         self._connection = connection
         self._name = name
         self._what = what
+        self._may_drop: bool | None = None  # whether the queue drops what is given back too often, once asked
         self._parts: list[tuple[Queue, list[int]]] = []  # channels, and the tags of what is held on them
         self.looked = 0
         self.moved = 0
@@ -104,18 +106,22 @@ class Sweep:
         self.moved += 1
         steps.reached(f"{self._what} acknowledged")
 
+    def must_renew(self, delivery: Delivery) -> bool:
+        """Whether ``renew`` is to be called, for RabbitMQ may drop the message if it is given back ever again.
+
+        If so, this is so for all behind it too, or they would overtake. Errors: ConnectionLost.
+        """
+        if self._may_drop is None and envelope.given_back(delivery.properties) >= OFTEN:
+            asked = Queue(self._connection, self._name)  # on a channel of its own, for a refusal closes it
+            self._may_drop = not asked.is_classic() and not asked.is_patient()
+            asked.close()
+        return bool(self._may_drop)
+
     def renew(self, delivery: Delivery, outlet: Outlet) -> None:
         """Puts the message that was handed out last at the end of its own queue; else as ``move``."""
         self.move(delivery, self._name, envelope.put_anew(delivery.properties), outlet)
         self.moved -= 1
         self.renewed += 1
-
-    def may_drop(self) -> bool:
-        """Whether RabbitMQ may drop what is given back to this queue too often. Errors: ConnectionLost."""
-        asked = Queue(self._connection, self._name)  # on a channel of its own, for a refusal closes it
-        may = not asked.is_classic() and not asked.is_patient()
-        asked.close()
-        return may
 
     def doubtful(self) -> list[Settled]:
         """Returns, once the connection is closed, the notes of acknowledgements that the broker may not have."""

@@ -115,6 +115,18 @@ class FailedTest(BrokerCase):
                 self.assertEqual(len(rbit.stdout_lines), 3_001)
                 self.assertEqual(self.bodies(failed), bodies)
 
+    def test_listed_often_nothing_is_dropped_by_a_quorum_queue_that_counts_it(self) -> None:
+        self.declare(self.failed, x_queue_type="quorum", x_delivery_limit=5)
+        for body in ("a", "b", "c"):
+            self.park(body, message_id=f"message-{body}")
+        expected = self.list()
+        for _ in range(8):
+            self.wait_until(lambda: self.depth(self.failed) == 3, what="all of them")
+            self.assertEqual(self.list(), expected)
+        self.assertEqual(self.retry("--match", "message-b"), self.sum(1, 2))
+        self.wait_until(lambda: self.depth(self.failed) == 2, what="the others")
+        self.assertEqual(self.bodies(self.failed), [b"a", b"c"])
+
     def test_bodies_are_not_kept_in_memory(self) -> None:
         for _ in range(50):
             self.park(b"x" * (8 << 20))
