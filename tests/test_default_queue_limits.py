@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import unittest
 
+from tests.support.case import OwnNodeCase
 from tests.test_default_queue import NOTE, DefaultQueueCase, job_of, ran, request
 
 
@@ -92,6 +93,24 @@ class RefusalTest(DefaultQueueCase):
         self.wait_until(lambda: ran(rbit) == [1], 60, "the job")
         self.assertEqual(rbit.stop(), 0)
         self.assertEqual(ran(rbit), [1])
+
+
+class BrokerKilledTest(OwnNodeCase, DefaultQueueCase):
+    def test_broker_killed_in_a_pass_loses_nothing_and_the_rest_keeps_its_order(self) -> None:
+        for number in range(1500):  # confirmed, so they outlive the broker
+            self.publish(self.default, b"%d" % number if number % 10 else request(self.queue, number))
+        rbit = self.start(self.text())
+        self.wait_until(lambda: self.depth(self.default) < 1450, what="the pass")
+        self.node.kill()
+        self.node.start()
+        rbit.wait_for_line(f"the default queue {self.default} can be gone through again", 120)
+        self.wait_until(lambda: set(ran(rbit)) == set(range(0, 1500, 10)), 120, "all jobs")
+        self.assertEqual(rbit.stop(), 0)
+        connection = self.node.connect()
+        self.addCleanup(connection.close)
+        self.channel = connection.channel()
+        self.wait_until(lambda: self.depth(self.default) == 1350, what="the rest")
+        self.assertEqual(self.bodies(self.default), [b"%d" % n for n in range(1500) if n % 10])
 
 
 if __name__ == "__main__":
