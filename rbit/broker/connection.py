@@ -37,7 +37,7 @@ ATTEMPT_OF_SEVERAL = 5.0  # seconds for one node of a cluster
 FOR_NOW = re.compile(r"NOT_ALLOWED - (.* (?:is reached|is down))\b['\"]*$")
 # Reply codes of AMQP 0-9-1.
 ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 530, 540
-RIGHTS = "; please give the user that right, see rabbitmqctl set_permissions"
+RIGHTS = "; see rabbitmqctl set_permissions"
 
 
 def open_connection(

@@ -34,7 +34,7 @@ class Topic:
         queue: one that is bound to it, if any.
         key: the key of that binding.
         type: of the exchange.
-        strict: whether one that is there must be of this type and durable.
+        strict: whether one that is there must be of this type.
     """
 
     name: str

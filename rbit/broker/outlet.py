@@ -131,7 +131,7 @@ class Outlet:
         try:
             self._declare_topic(form, passive=False)
         except ChannelClosedByBroker as error:
-            if error.reply_code == PRECONDITION_FAILED:  # else it says nothing about the exchange
+            if error.reply_code == PRECONDITION_FAILED and "arg 'type'" in str(error.reply_text):
                 raise PublishFailed(
                     f"the exchange {form.name} was made by somebody else, and its messages would go elsewhere; "
                     f"please delete it: {reason(error)}", refused=True
