@@ -254,6 +254,9 @@ class CancelTest(SubmitCase):
         text = self.text_of_user("^$", "^(?!pybit$).*", ".*")
         reason = "the broker took no copy for pybit: ACCESS_REFUSED - access to exchange 'pybit' .* refused .*"
         self.refused(reason, 69, "--cancel", "1", "--client", name, text=text)
+        self.node.ctl("set_permissions", self._token, "^$", "^pybit$", ".*")  # it is asked first, for alarms
+        reason = "the broker took no copy for the default exchange: ACCESS_REFUSED - .*'amq.default'.*"
+        self.refused(reason, 69, "--cancel", "1", "--client", name, text=text)
 
     def test_cancel_needs_no_queue_that_is_pybits(self) -> None:
         name = f"{self._token}-client"

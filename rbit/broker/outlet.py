@@ -65,13 +65,13 @@ class Outlet:
                 self._channel = self._open()
 
     def probe(self) -> None:
-        """Returns when the broker takes messages. Errors: ConnectionLost.
+        """Returns when the broker takes messages. Errors: PublishFailed if it refuses any; ConnectionLost.
 
         An alarm stops whoever publishes, and what was being published comes through when it is over, long
         after its sender gave up and sent it again. So a message that no queue takes goes ahead; one without
         a body would not be stopped (seen).
         """
-        with translated(""):
+        with translated("the default exchange"):
             self._channel.basic_publish("", self._nowhere, b"?")
 
     def room(self, properties: Properties) -> int:
