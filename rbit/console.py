@@ -26,6 +26,9 @@ class Parser(argparse.ArgumentParser):
         complain(f"{self.format_usage()}{self.prog}: {message}")
         raise SystemExit(errors.EXIT_USAGE)
 
+    def _print_message(self, message: str, file: object = None) -> None:
+        write(message, self.prog)  # the help or the version; argparse's own fails, or is silent, on a full disk
+
 
 def run(program: str, action: Callable[[], int], told: Callable[[Exception], object] = lambda error: None) -> int:
     """Runs a command; returns its exit status, after it has said on standard error what went wrong.

@@ -96,7 +96,7 @@ def parser() -> Parser:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns what the command line says; ends as argparse does when it is wrong."""
     if list(sys.argv[1:] if arguments is None else arguments) == ["--version"]:
-        print(f"{PROGRAM} {__version__}")
+        console.say([f"{PROGRAM} {__version__}"], PROGRAM)
         raise SystemExit(errors.EXIT_OK)
     made = parser()
     options = made.parse_intermixed_args(arguments)  # QUEUE may stand behind an option

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import unittest
 
 from rbit import errors
-from tests.support.rbit_process import submit_command
+from tests.support.rbit_process import rbit_command, submit_command
 from tests.support.submit_case import SubmitCase, only
 
 
@@ -118,6 +119,17 @@ class RefusedTest(SubmitCase):
         self.assertEqual(process.stderr_lines, ["0"])
         self.assertEqual(self.depth(self.queue), 20)
         self.shell('"$0" "$@" >&-', self.queue)
+
+    def test_help_and_version_that_cannot_be_written_exit_74(self) -> None:
+        for command, option in itertools.product((submit_command(), rbit_command()), ("--help", "--version")):
+            for unbuffered in ("", "1"):
+                with self.subTest(command, option=option, unbuffered=unbuffered):
+                    process = self.rbit(
+                        None, '"$0" "$@" >/dev/full', *command, option, command=("sh", "-c"),
+                        environment={"PYTHONUNBUFFERED": unbuffered},
+                    )
+                    self.assertEqual(process.wait(), 74, process.output)
+                    self.assertRegex(only(process.lines), "standard output cannot be written: No space left")
 
     def test_standard_error_that_cannot_be_written_changes_no_exit_status(self) -> None:
         for line in ('"$0" "$@" 2>/dev/full', '"$0" "$@" 2>&-'):
