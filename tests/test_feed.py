@@ -240,7 +240,7 @@ class RefusedTest(FeedCase):
             self.work_off(self.updates(self.feed(user=self.user)))
         self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
         self.assertEqual((self.messages(followed), self.arrived), ([], 2))
-        self.assertRegex(logged.output[0], "rbit.status is given up, .*refused for user.*; see rabbitmqctl set_perm")
+        self.assertRegex(logged.output[0], "rbit.status is given up, .*refused for user.*; see rabbitmqctl")
 
     def test_refused_status_for_pybit_is_held_until_it_is_published(self) -> None:
         self.allow("^$")
