@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from rbit import decode, envelope
+from rbit import decode, envelope, models
 from rbit.cancels import Cancels
 from rbit.claims import Claims
 from rbit.errors import BodyRefused
@@ -17,12 +18,21 @@ from rbit.feed import Feed
 from rbit.job import Job, Outcome
 from rbit.message import CANCELLED, Properties
 from rbit.output import printable
+from rbit.settings import LONGEST_NAME
 from rbit.status import TELLING, Updates
 from rbit.update import Update
 
 log = logging.getLogger("rbit.client")
 
 WHY = "cancelled by request"
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What a CancelRequest is about: the job's number at PyBit, and its build queue; '' if it names none."""
+
+    job: int
+    queue: str
 
 
 class Commands:
@@ -57,7 +67,7 @@ class Commands:
     def obey(self, body: bytes, properties: Properties) -> None:
         """Does what a command says; what is none is logged and dropped."""
         try:
-            request = decode.cancelled(body)
+            request = cancelled(body)
         except BodyRefused as error:
             log.warning("a message in the queue %s is no command and is dropped: %s", self._feed.client, error)
             return
@@ -96,3 +106,25 @@ class Commands:
         job.cancelled = WHY
         if job.outcome is None:
             self._end(job, Outcome(CANCELLED, WHY))
+
+
+def cancelled(body: bytes) -> Cancelled | None:
+    """Returns what a CancelRequest is about; None for another object of PyBit's.
+
+    Errors: BodyRefused when it is no object of PyBit's, or names no job.
+    """
+    request = decode.decode(body)
+    if not isinstance(request, models.CancelRequest):
+        return None
+    job = getattr(getattr(request, "job", None), "id", None)
+    if job is None:
+        raise BodyRefused("the cancel request names no job")
+    try:
+        instance = request.job.packageinstance
+        parts = (instance.distribution, instance.arch, instance.suite, instance.format)
+        queue = "_".join(part.name for part in parts)
+    except (AttributeError, TypeError):  # incomplete, or a name is null
+        queue = ""
+    # Else it is no text that a queue's name or a line of the log can hold.
+    fits = queue.isprintable() and len(queue.encode()) <= LONGEST_NAME
+    return Cancelled(job, queue if fits else "")

@@ -20,7 +20,6 @@ _LARGE = 1 << 20  # bytes; a larger body is never parsed here. PyBit's messages 
 _DIGITS = 4300  # at most in one integer; newer Pythons have this limit too, 3.10.0 to 3.10.6 take hours
 _DEPTH = 50  # levels of lists and objects in a PyBit message, which itself has four
 _TAGS = ("py/", "json://")  # beginnings of jsonpickle's keys
-_LONGEST_QUEUE = 255  # bytes in a queue's name
 _SHOWN = 60  # characters of a stranger's text in a reason
 
 
@@ -283,34 +282,3 @@ def _gather(root: Any, step: Callable[[Any, str], Any]) -> Facts | None:
     except (AttributeError, KeyError):
         return None
     return None if None in names else Facts(*[*names, uri or ""])
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """What a CancelRequest is about: the job's number at PyBit, and its build queue; '' if it names none."""
-
-    job: int
-    queue: str
-
-
-def cancelled(body: bytes) -> Cancelled | None:
-    """Return what a CancelRequest is about; None for another object of PyBit's.
-
-    Raises:
-        BodyRefused: it is no object of PyBit's, or names no job.
-    """
-    request = decode(body)
-    if not isinstance(request, models.CancelRequest):
-        return None
-    job = getattr(getattr(request, "job", None), "id", None)
-    if job is None:
-        raise BodyRefused("the cancel request names no job")
-    try:
-        instance = request.job.packageinstance
-        parts = (instance.distribution, instance.arch, instance.suite, instance.format)
-        queue = "_".join(part.name for part in parts)
-    except (AttributeError, TypeError):  # incomplete, or a name is null
-        queue = ""
-    # Else it is no text that a queue's name or a line of the log can hold.
-    fits = queue.isprintable() and len(queue.encode()) <= _LONGEST_QUEUE
-    return Cancelled(job, queue if fits else "")

@@ -28,7 +28,7 @@ from rbit.errors import (
 )
 from rbit.message import Properties, Settled
 from rbit.repeats import wait_after, worth_saying
-from rbit.settings import Config
+from rbit.settings import LONGEST_NAME, Config
 from rbit.sweep import LONGEST, Sweep
 
 log = logging.getLogger("rbit.client")
@@ -37,7 +37,6 @@ ALARM = 20.0  # seconds that a publish may hang under an alarm
 ASK_EVERY = 0.5  # seconds between two tries to be the only one
 SERVE_EVERY = 0.3  # seconds; the shortest heartbeat is 1
 LONGEST_END = 10.0  # seconds that a stop waits for what is given back
-NAME_LIMIT = 255  # bytes
 PASSES = (BrokerUnreachable, ConnectionLost, DeliveryLost)  # what is likely to be over soon
 
 
@@ -175,7 +174,7 @@ class DefaultQueue(threading.Thread):
 
         What another one has taken, and is about to give back, would be missed.
         """
-        turn = f"rbit.pass.{self._name}".encode()[:NAME_LIMIT].decode("utf-8", "ignore")
+        turn = f"rbit.pass.{self._name}".encode()[:LONGEST_NAME].decode("utf-8", "ignore")
         said = False
         while not self._stopping:
             try:

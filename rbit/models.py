@@ -1,32 +1,29 @@
-"""PyBit's message classes on rbit's side, their JSON, and the module ``pybit.models`` for job code.
+"""PyBit's message classes on rbit's side, and their JSON.
 
 It must not know how a body gets here, nor whether a body may be trusted: ``rbit.decode`` judges that
-before ``restore`` is called. Used in the client and in its workers; only workers call
-``provide_pybit_models``.
+before ``restore`` is called. Used in the client and in its workers.
 """
 
 from __future__ import annotations
 
-import importlib.abc
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from rbit.errors import BodyRefused
 
-_MODULE = "pybit.models"
+MODULE = "pybit.models"
 
 _Model = TypeVar("_Model", bound="_Jsonable")
 _decoder: list[Callable[[bytes], object]] = []
 
 
-def _jsonpickle() -> Any:
-    import jsonpickle  # type: ignore[import-untyped] # noqa: PLC0415 - slow to load, and the client needs it never
+def load_jsonpickle() -> Any:
+    """Return the library, which is slow to load; the client needs it never."""
+    import jsonpickle  # type: ignore[import-untyped] # noqa: PLC0415 - see above
 
     return jsonpickle
 
@@ -36,7 +33,7 @@ def encode(obj: object) -> bytes:
 
     The standard library writes the JSON, so that the same object gives the same bytes on every machine.
     """
-    jsonpickle = _jsonpickle()
+    jsonpickle = load_jsonpickle()
     return json.dumps(jsonpickle.Pickler(keys=False).flatten(obj)).encode("ascii")
 
 
@@ -45,7 +42,7 @@ def restore(plain: object) -> object:
 
     It must be plain JSON that ``rbit.decode.check`` approved: anything else may run code here.
     """
-    jsonpickle = _jsonpickle()
+    jsonpickle = load_jsonpickle()
     return jsonpickle.Unpickler(keys=False, on_missing="ignore").restore(plain, classes=dict(MODELS))
 
 
@@ -271,37 +268,8 @@ _CLASSES: tuple[type, ...] = (
     *(Package, PackageInstance, Status, StatusRequest, Suite, SuiteArch, TaskComplete, Transport),
 )
 #: Wire name, such as ``pybit.models.Job``, to the class that stands for it here.
-MODELS: Mapping[str, type] = MappingProxyType({f"{_MODULE}.{cls.__name__}": cls for cls in _CLASSES})
+MODELS: Mapping[str, type] = MappingProxyType({f"{MODULE}.{cls.__name__}": cls for cls in _CLASSES})
 # jsonpickle writes a class as module and name, and PyBit reads ``pybit.models``. It is set here, for in the
 # body of a class ``dataclass`` would look for a module of that name.
 for _cls in _CLASSES:
-    _cls.__module__ = _MODULE
-
-
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds ``pybit.models``, and a package ``pybit`` around it; last, where no other finder does."""
-
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Return the spec of one of the two modules; None for every other name."""
-        spec = ModuleSpec(fullname, self, origin=__name__, is_package=fullname == "pybit")
-        return spec if fullname in {"pybit", _MODULE} else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Put the classes into ``pybit.models``; the package around it stays empty."""
-        if module.__name__ == _MODULE:
-            vars(module).update((cls.__name__, cls) for cls in _CLASSES)
-
-
-def provide_pybit_models() -> None:
-    """Make ``jsonpickle.decode`` in this process give these classes for PyBit's messages.
-
-    A module ``pybit.models`` that can be imported anyway stays. jsonpickle keeps the standard library's parser
-    only: it would try a body that this one refuses with others, YAML too, and nobody checked that.
-    """
-    if not any(isinstance(finder, Finder) for finder in sys.meta_path):
-        sys.meta_path.append(Finder())
-    jsonpickle = _jsonpickle()
-    jsonpickle.set_preferred_backend("json")
-    jsonpickle.backend.json.enable_fallthrough(False)
-    for name in ("simplejson", "ujson", "yaml"):
-        jsonpickle.remove_backend(name)
+    _cls.__module__ = MODULE

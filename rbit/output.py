@@ -1,4 +1,4 @@
-"""What a process leaves to read: the lines that it prints, and how it ended, in words; any text made harmless.
+"""What a process is given, and leaves to read: its lines, and how it ended, in words; any text made harmless.
 
 Knows nothing of jobs: it turns a pipe into whole lines of text, whatever comes.
 """
@@ -52,6 +52,21 @@ def pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int,
     with contextlib.suppress(PermissionError):  # this user has too much memory in pipes already
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, CHUNK)
     return read, write
+
+
+def in_memory(body: bytes, before: bytes = b"") -> int:
+    """Returns the descriptor of a file in memory that holds ``before`` and ``body``, at its start."""
+    fd = os.memfd_create("rbit-body")
+    try:
+        for part in (before, body):
+            view = memoryview(part)
+            while view:
+                view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 class Lines:

@@ -21,7 +21,7 @@ from typing import Any
 from rbit import start
 from rbit.errors import WorkerError
 from rbit.message import BLOCKED, DONE, FAILED, FINAL, Message
-from rbit.output import Lines, Tail, command_words, exit_words, forget, pipe
+from rbit.output import Lines, Tail, command_words, exit_words, forget, in_memory, pipe
 from rbit.runners import Call, Command
 from rbit.tree import Tree
 
@@ -58,21 +58,6 @@ class Outcome:
     for_good: bool = False
     skipped: bool = False
     exit_status: int | None = None
-
-
-def in_memory(body: bytes, before: bytes = b"") -> int:
-    """Returns the descriptor of a file in memory that holds ``before`` and ``body``, at its start."""
-    fd = os.memfd_create("rbit-body")
-    try:
-        for part in (before, body):
-            view = memoryview(part)
-            while view:
-                view = view[os.write(fd, view) :]
-        os.lseek(fd, 0, os.SEEK_SET)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
 
 
 class CommandProcess:

@@ -9,6 +9,8 @@ import configparser
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+LONGEST_NAME = 255  # bytes; AMQP carries the name of a queue, and a routing key, with its length in one byte
+
 
 @dataclass(frozen=True)
 class ClientSettings:

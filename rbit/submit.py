@@ -21,7 +21,7 @@ from rbit.errors import (
     UsageError,
 )
 from rbit.sender import Sender
-from rbit.settings import Config
+from rbit.settings import LONGEST_NAME, Config
 from rbit.submission import Build, Submission
 from rbit.update import EXCHANGE as STATUSES
 from rbit.watch import Watch
@@ -31,7 +31,6 @@ PATIENCE = 10.0  # seconds without a word of any job after which a hint is given
 REFRESH = 1.0  # seconds
 OF_REQUEST = ("package", "version", "uri", "job")  # options that make no sense with a body
 DIGITS = 30  # of a number, leading zeros too
-LONGEST_NAME = 255  # bytes; AMQP carries the name of a queue with its length in one byte
 LARGEST = 512 << 20  # bytes of a message, as many as RabbitMQ can be told to take
 CHUNK = 1 << 20  # bytes that are read at once
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from rbit.errors import BodyRefused
 from rbit.message import Properties
+from rbit.settings import LONGEST_NAME
 
 EXCHANGE = "rbit.status"  # durable, of type topic
-LONGEST_KEY = 255  # bytes; AMQP carries a routing key with its length in one byte
 PERSISTENT = 2  # delivery_mode
 # The only key that a client's own queue is bound with. It is sent in the header BCC, which RabbitMQ obeys and
 # removes; see https://www.rabbitmq.com/docs/sender-selected.
@@ -53,7 +53,7 @@ class Update:
     @property
     def key(self) -> str:
         """The routing key: ``QUEUE.STATUS``, cut if that is too long."""
-        return f"{self.queue}.{self.status}".encode()[:LONGEST_KEY].decode("utf-8", "ignore")
+        return f"{self.queue}.{self.status}".encode()[:LONGEST_NAME].decode("utf-8", "ignore")
 
     def properties(self, to_pybit: bool, answers: str | bytes | None) -> Properties:
         """Returns the properties that it is published with.

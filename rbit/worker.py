@@ -28,7 +28,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from rbit import models
+from rbit import finder
 from rbit.errors import JobEnded, RbitError
 from rbit.message import DONE, FAILED, FINAL, Message
 from rbit.surroundings import Surroundings
@@ -238,7 +238,7 @@ def has_children() -> bool:
 
 def main() -> int:
     """Runs the worker, or the check of one target."""
-    models.provide_pybit_models()  # loads what a module of the user's may have the name of
+    finder.provide_pybit_models()  # loads what a module of the user's may have the name of
     try:
         sys.path.insert(0, os.getcwd())
     except OSError as error:

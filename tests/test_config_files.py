@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from rbit import config, files, ini
+from rbit import config, files, ini, schema
 from rbit.errors import ConfigError
 from tests.test_config import EXAMPLE, MINIMAL, ConfigCase, with_lines
 
@@ -194,7 +194,7 @@ class ExampleTest(ConfigCase):
     def test_example_shows_every_key_with_its_default(self) -> None:
         self.read(self.whole)
         sections = ini.read(self.path).sections
-        for name, keys in config.SCHEMA.items():
+        for name, keys in schema.SCHEMA.items():
             shown: dict[str, str] = {}
             for section, items in sections.items():
                 if section == name or (name.endswith(":") and section.startswith(name)):

@@ -96,8 +96,8 @@ class HelloTest(unittest.TestCase):
     """The hello-world runner, in a process of its own that knows PyBit's classes as a worker does."""
 
     CALL = (
-        "import json, sys; from rbit import models; from rbit.message import Message; import my_worker;"
-        "models.provide_pybit_models(); body, settings = sys.argv[1].encode(), json.loads(sys.argv[2]);"
+        "import json, sys; from rbit import finder; from rbit.message import Message; import my_worker;"
+        "finder.provide_pybit_models(); body, settings = sys.argv[1].encode(), json.loads(sys.argv[2]);"
         "my_worker.hello(Message(body, 'q'), lambda *status: print(*status, sep='|'), settings)"
     )
 

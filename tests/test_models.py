@@ -196,7 +196,7 @@ class MethodsTest(unittest.TestCase):
         self.assertEqual(request.get_job_id(), 10)
 
 
-PROVIDE = "import json, sys, jsonpickle; from rbit.models import provide_pybit_models as provide; provide();"
+PROVIDE = "import json, sys, jsonpickle; from rbit.finder import provide_pybit_models as provide; provide();"
 BODY = "body = open(sys.argv[1], 'rb').read();"
 
 

@@ -13,10 +13,10 @@ from rbit.broker.properties import plain
 from rbit.broker.queue import EXCHANGE
 from rbit.errors import NameTaken, QueueUnavailable
 from rbit.message import Properties
+from rbit.settings import LONGEST_NAME
 
 RESOURCE_LOCKED = 405  # reply code of AMQP 0-9-1
 THERE = 0
-LONGEST_NAME = 255  # bytes; AMQP carries the name of a queue with its length in one byte
 PREFETCH = 100  # messages that the broker sends before these are acknowledged
 
 
