@@ -51,6 +51,7 @@ class Build:
 
 
 Parts = tuple[str, str, str, str]
+NO_PARTS: Parts = ("-", "-", "-", "-")
 
 
 def parts_of(queue: str) -> Parts | None:

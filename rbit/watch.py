@@ -94,7 +94,7 @@ class Watch:
             return
         ended = len(self._labels) - len(self._open)
         count = f"{ended} of {len(self._labels)} ended, " if len(self._labels) > 1 else ""
-        text = f"[{count}{self.seconds:.0f} s] {self._last or 'waiting for a client'}"
+        text = f"[{count}{self.seconds:.0f} s] {self._last or 'waiting for its turn'}"
         # One column stays free: a full line would make some terminals begin another.
         self._write(f"{CLEAR}{fitted(text, columns() - 1)}")
 

@@ -15,7 +15,7 @@ FLOORS = (
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
         "surroundings", "surplus", "logs", "start", "stop", "cancels", "console",
     },
-    {"decode", "finder", "schema", "template"},
+    {"arguments", "decode", "finder", "schema", "template"},
     {"config", "message"},
     {"broker", "envelope", "tree", "update", "runners", "worker", "front"},
     {"publisher", "process", "link", "presence", "sources", "status", "held", "web", "submission", "watch",

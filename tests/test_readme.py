@@ -63,8 +63,8 @@ class StartTest(ReadmeCase):
             "texts: shell!wc -w > words.txt (missing, will be created)\n",
         )
 
-    @example("start for good")
-    def test_the_client_goes_on_for_good_until_ctrl_c(self, line: str) -> None:
+    @example("start for good", "start submit")
+    def test_the_client_goes_on_for_good_until_ctrl_c(self, line: str, submit: str) -> None:
         for queue in ("greetings", "texts"):
             self.queue(queue)
         files = {"jobs.py": BLOCKS["start jobs.py"], "rbit.ini": self.here(BLOCKS["start rbit.ini"])}
@@ -73,7 +73,9 @@ class StartTest(ReadmeCase):
         )
         rbit.wait_for_line("polled every 5 s")
         rbit.wait_for_line("connected to RabbitMQ")
-        self.publish("greetings", "Grace")
+        shown = self.run_line(*commands(submit), rbit.folder)
+        self.assertRegex(shown, "^greetings message [0-9a-f]{32}: published\n")
+        self.assertTrue(shown.endswith(": Done\n"), shown)
         rbit.wait_for_line("Good morning, Grace!")
         rbit.signal(signal.SIGINT)
         self.assertEqual(rbit.wait(), 0, rbit.output)

@@ -258,6 +258,16 @@ class CancelTest(SubmitCase):
         reason = "the broker took no copy for the default exchange: ACCESS_REFUSED - .*'amq.default'.*"
         self.refused(reason, 69, "--cancel", "1", "--client", name, text=text)
 
+    def test_cancel_names_no_queue_when_it_may_be_one_of_several(self) -> None:
+        name = f"{self._token}-client"
+        self.listen(name)
+        sections = {queue: {"runner": "shell!true"} for queue in (self.queue, "a_b_c_d")}
+        self.submit("--cancel", "70", "--client", name, text=self.ini(sections))
+        self.submit("a_b_c_d", "--cancel", "70", "--client", name, text=self.ini(sections))
+        instances = [json.loads(body)["job"]["packageinstance"] for body in self.bodies(name)]
+        named = [[instance[part]["name"] for part in PARTS] for instance in instances]
+        self.assertEqual(named, [["-"] * 4, ["a", "b", "c", "d"]])
+
     def test_cancel_needs_no_queue_that_is_pybits(self) -> None:
         name = f"{self._token}-client"
         self.listen(name)

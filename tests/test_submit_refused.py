@@ -34,6 +34,7 @@ class RefusedTest(SubmitCase):
               for option in ("--package", "--version", "--uri", "--job")),
             (("a_b_c",), "a_b_c is no queue for build requests, .*; please say with --file what to send"),
             (("a_b__c",), "a_b__c is no queue for build requests, .*"),
+            (("a_b", "--cancel", "1", "--client", "c"), "a_b is no queue .*; it is not needed with --cancel"),
             *(((self.queue, option, text), f"argument {option}: expected a text that is not blank, got '{text}'")
               for option in ("--package", "--version") for text in ("", " ")),
             *(((self.queue, option, "\udcff"), rf"argument {option}: expected UTF-8, got '\\udcff'")
