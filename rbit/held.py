@@ -90,6 +90,7 @@ class Hand:
         self.known = Known()
         self._lanes: dict[int, deque[Held]] = {}  # by job
         self._taken: dict[int, float] = {}  # time.monotonic() when it was taken, by tag, oldest first
+        self._again: list[Held] = []  # what has come again, so far
         self._failures: dict[str, Failures] = {}  # by id, also of what went back
 
     @property
@@ -122,6 +123,19 @@ class Hand:
         if waits:
             self._lanes.setdefault(held.job, deque()).append(held)
         return waits
+
+    def keep(self, held: Held) -> None:
+        """Keeps an update that has come again, until ``line_up``."""
+        self._again.append(held)
+
+    def line_up(self) -> None:
+        """Puts what has come again into the lanes, in the order of its time.
+
+        All that a lost connection held comes again before anything else, but a quorum queue shuffles it (seen).
+        """
+        again, self._again = self._again, []
+        for held in sorted(again, key=lambda held: held.update.time):
+            self._lanes.setdefault(held.job, deque()).append(held)
 
     def lane(self, held: Held) -> deque[Held]:
         """Keeps the first update of a job; returns it with the later ones."""
@@ -162,7 +176,7 @@ class Hand:
 
     def drop(self) -> None:
         """Notes that the connection is lost: all is in the queue again."""
-        self._lanes, self._taken = {}, {}
+        self._lanes, self._taken, self._again = {}, {}, []
 
 
 def content(delivery: Delivery) -> str:

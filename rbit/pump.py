@@ -191,6 +191,8 @@ class Pump(threading.Thread):
                 raise
             delivery = None
         self._breaks = 0
+        if delivery is None or not delivery.redelivered:
+            self._hand.line_up()
         if delivery is None:
             if self._hand.is_empty:
                 self.caught_up.set()
@@ -204,7 +206,11 @@ class Pump(threading.Thread):
             log.error("%s: a message is dropped: %s: %s", self._queue_name, error, content(delivery))
             self._hand.acknowledge(delivery)
             return
-        if not self._hand.waits(held):
+        if delivery.redelivered:
+            self._hand.keep(held)
+            if self._hand.is_full:
+                self._hand.line_up()
+        elif not self._hand.waits(held):
             self._tell(queue, held)
 
     def _tell(self, queue: Queue, held: Held) -> None:

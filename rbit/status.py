@@ -109,8 +109,10 @@ class Updates:
         log.log(level, "%s: %s", self.label, indented(f"{status}: {message}" if message else status))
 
     def _put(self, status: str, message: str, final: bool) -> None:
-        update = replace(self._first, status=status, message=message, time=time.time(), final=final)
         with self._lock:
+            # Never back, though the clock may go: it says the order.
+            self._first = replace(self._first, time=max(self._first.time, time.time()))
+            update = replace(self._first, status=status, message=message, final=final)
             to_pybit = self.to_pybit and self.job is not None and status != self.last
             self.last, self._last_message = status, message
             self._waiting.append((update, to_pybit))

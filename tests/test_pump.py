@@ -8,6 +8,7 @@ import threading
 import unittest
 from collections.abc import Callable
 
+from rbit.broker import of_type
 from rbit.message import Answer, Entry
 from rbit.pump import LOOK_EVERY
 from tests.support.pump_case import PumpCase
@@ -122,6 +123,28 @@ class OrderTest(PumpCase):
         pump.wake()
         self.wait_for_empty_queue()
         self.assertEqual(self.tries(1), 2)
+
+    def test_updates_that_a_quorum_queue_has_shuffled_arrive_in_order(self) -> None:
+        self.channel.queue_delete(self.own)
+        self.channel.queue_declare(self.own, durable=True, arguments=of_type(quorum=True))
+        self.put(1, "Building", "Blocked")
+        self.put(2, "Building")
+        self.put(1, "Waiting", "Building", "Done")
+        self.put(2, "Done")
+        with self.node.connect() as connection:
+            channel = connection.channel()
+            tags = [channel.basic_get(self.own)[0].delivery_tag for _ in range(6)]
+            for tag in reversed(tags):  # as a lost connection may do it
+                channel.basic_nack(tag)
+            self.wait_until(lambda: self.depth(self.own) == 7, what="all of them back")
+        first = json.loads(self.channel.basic_get(self.own)[2])
+        self.assertEqual(first["status"], "Done", "they are shuffled")
+        self.channel.basic_recover(requeue=True)
+        self.wait_until(lambda: self.depth(self.own) == 7, what="all of them back")
+        self.pump()
+        self.wait_for(1, "Building", "Blocked", "Waiting", "Building", "Done")
+        self.wait_for(2, "Building", "Done")
+        self.wait_for_empty_queue()
 
     def test_two_pumps_of_one_name_never_mix_up_the_order(self) -> None:
         self.web.slow(0.3)
