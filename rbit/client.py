@@ -272,7 +272,7 @@ class Client:
         for job in self._claims.jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)
         if self._pump is not None:
-            self._pump.close(LAST_WAIT)
+            self._pump.close(LAST_WAIT if self._obeyed < 2 else PATIENCE)
         self._stop.hurry()
         self._link.close()
         log.info("stopped")

@@ -98,7 +98,7 @@ class Gate:
             why = f"PyBit knows no job {number}; is the url in [pybit] right?"
             question.verdict = Outcome(FAILED, why, for_good=True, skipped=True)
         elif entry is None:
-            words = answer.words if answer.code is None else f"HTTP status {answer.code}"
+            words = answer.words or f"HTTP status {answer.code}"
             log.info("%s: PyBit does not say what it knows of it (%s); it is run", job, words)
         elif entry.status in OVER:
             question.verdict = Outcome(str(entry.status), "so it is at PyBit, and is not run", skipped=True)

@@ -65,6 +65,7 @@ class Pump(threading.Thread):
         self._breaks = 0  # of the connection, in a row
         self._greet = True  # whether the client is to be registered now
         self._registered = False
+        self._was_head = False  # whether the last one that was tried had been held
         self._stuck = False  # whether there was nothing that could be done
         self._last_look = False
 
@@ -162,11 +163,13 @@ class Pump(threading.Thread):
         look_at = math.inf if self._hand.is_full else self._look_at
         if not self._caller.is_free:
             self._rest(LOOK_EVERY)
-        elif self._resume <= now and head is not None and due <= now:
+        elif self._resume <= now and head is not None and due <= now and not (self._was_head and look_at <= now):
+            self._was_head = True  # in turns, or what fails would hold up what is new
             self._tell(queue, head)
             if self._hand.is_empty:  # then the queue may be too, and PyBit knows all
                 self._look_at = 0.0
         elif self._resume <= now and look_at <= now:
+            self._was_head = False
             self._look_at = now + LOOK_EVERY
             self._take(queue)
         else:
@@ -199,6 +202,8 @@ class Pump(threading.Thread):
             return
         self._look_at = 0.0
         self._hand.note(delivery)
+        if self._hand.is_full:
+            self._hand.hurry()
         try:
             said = update.parse(delivery.body)
             held = Held(delivery, said, said.job or 0)

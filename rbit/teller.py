@@ -12,7 +12,7 @@ import time
 from rbit import steps
 from rbit.caller import Caller, code_of
 from rbit.held import Failures, Hand, Held, content
-from rbit.message import NOT_FOUND, Answer, Entry
+from rbit.message import NOT_FOUND, OK, STATUSES, Answer, Entry
 from rbit.repeats import wait_after, worth_saying
 
 log = logging.getLogger("rbit.status")
@@ -84,7 +84,10 @@ class Teller:
         failures = self._reject(held, code)
         self._hand.lane(held)
         tries = failures.count
-        if failures.count >= TRIES:
+        if self._hand.is_full and held.update.status not in STATUSES and self._answers(held):
+            # No other update can be taken that would show whose fault it is.
+            self._refused(held, code, "PyBit may have no such status, and others wait")
+        elif failures.count >= TRIES:
             if self._caller.last(held.job, self._hand.until)[0].code == NOT_FOUND:
                 self._refused(held, code, f"{failures.count} times; PyBit knows no job {held.job}")
             elif self.taken > failures.taken:
@@ -92,6 +95,10 @@ class Teller:
             else:
                 tries = self._try_later_ones(held, code)
         failures.due = time.monotonic() + wait_after(tries)
+
+    def _answers(self, held: Held) -> bool:
+        """Whether PyBit gives the history of a job."""
+        return self._caller.last(held.job, self._hand.until)[0].code == OK
 
     def _reject(self, held: Held, code: int) -> Failures:
         """Notes that PyBit answered an update with 500."""

@@ -23,10 +23,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from rbit import __version__
-from rbit.message import OUTAGES, Answer, Entry
+from rbit.message import OK, OUTAGES, Answer, Entry
 from rbit.settings import PybitSettings
 
-OK = 200  # HTTP status code
 LONGEST = 1 << 20  # bytes of an answer that are read
 _of_thread = threading.local()  # ``timer`` limits the call that the thread is in
 
@@ -82,9 +81,9 @@ class Web:
             row = (json.loads(text) or [{}])[-1]
             entry = Entry(*(row.get(key) for key in ("status", "buildclient")))
         except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
-            return Answer(None, "its answer makes no sense"), None
+            return Answer(answer.code, "its answer makes no sense"), None
         texts = all(value is None or isinstance(value, str) for value in (entry.status, entry.client))
-        return (answer, entry) if texts else (Answer(None, "its answer makes no sense"), None)
+        return (answer, entry) if texts else (Answer(answer.code, "its answer makes no sense"), None)
 
     def register(self) -> bool:
         """Makes the client's name known if PyBit does not list it; returns whether PyBit has answered."""

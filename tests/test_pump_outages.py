@@ -11,8 +11,7 @@ import requests
 
 from rbit.message import Answer, Entry
 from tests.support.proxy import Proxy
-from tests.support.pump_case import PumpCase
-from tests.test_pump import Refusing
+from tests.support.pump_case import PumpCase, Refusing
 
 
 class PybitOutageTest(PumpCase):
@@ -212,6 +211,25 @@ class BrokerOutageTest(PumpCase):
             self.wait_for(1, "Building", "Done")
             self.wait_for_empty_queue()
             self.assertEqual((self.tries(1), proxy.accepted), (2, 2))
+
+    def test_call_that_begins_as_the_connection_is_found_lost_is_not_made_twice(self) -> None:
+        self.patch("rbit.teller.wait_after", lambda failures: 1.0)
+        self.web.fail_next(1, 500, "^/job/1$")
+        with Proxy(self.node.port) as proxy:
+            self.put(1, "Building", "Done")
+            pump = self.pump(proxy.port)
+            self.wait_for_line("trying again")
+            self.web.slow(2.0, "^/job/[12]$")
+            self.put(2, "Building")
+            pump.wake()
+            self.wait_until(lambda: self.tries(2) > 0, what="the call about the other job")
+            proxy.cut()  # and when it is over, job 1 is due
+            self.wait_until(lambda: self.tries(1) > 1, what="the call about job 1")
+            self.web.slow(0)
+            self.wait_for(1, "Building", "Done")
+            self.wait_for_empty_queue()
+        self.assertEqual((self.statuses(1), self.statuses(2)), (["Building", "Done"], ["Building"]))
+        self.assertNotIn("a fault in rbit", "\n".join(self.lines()))
 
     def test_acknowledgement_that_is_lost_doubles_nothing(self) -> None:
         self.web.slow(1.0, "/job/1")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from unittest import mock
 
 from rbit.config import PybitSettings
 from rbit.front import Front
+from rbit.message import Answer, Entry
 from rbit.pump import Pump
 from rbit.settings import AmqpSettings
 from rbit.update import Update
@@ -120,3 +122,35 @@ class PumpCase(BrokerCase):
     def hands_are_empty(self) -> bool:
         """Return whether no pump holds an update."""
         return all(pump._hand.is_empty for pump in self.pumps)
+
+
+class Refusing:
+    """Calls PyBit, but answers a status of one job itself.
+
+    Arguments:
+        answers: called with a job and a status; what it returns is the answer unless it is None.
+        takes: called with a job and a status that PyBit would take.
+    """
+
+    def __init__(
+        self, answers: Callable[[int, str], Answer | None], takes: Callable[[int, str], object] = lambda *_: None
+    ) -> None:
+        self.answers = answers
+        self.takes = takes
+        self.told: list[tuple[int, str]] = []
+
+    def put(self, job: int, status: str) -> Answer:
+        """Take a status, or answer otherwise."""
+        answer = self.answers(job, status)
+        if answer is None:
+            self.told.append((job, status))
+            self.takes(job, status)
+        return answer or Answer(200, "")
+
+    def last(self, job: int) -> tuple[Answer, Entry | None]:
+        """Return that the job waits."""
+        return Answer(200, ""), Entry("Waiting", None)
+
+    def register(self) -> bool:
+        """Know the client."""
+        return True
