@@ -13,14 +13,13 @@ from collections.abc import Callable
 from rbit.cancels import Cancels
 from rbit.front import Front
 from rbit.job import Job, Outcome
-from rbit.message import BLOCKED, CANCELLED, DONE, FAILED, NOT_FOUND, UPLOADED, WAITING
+from rbit.message import BLOCKED, CANCELLED, FAILED, NOT_FOUND, OVER, WAITING
 from rbit.output import printable
 
 log = logging.getLogger("rbit.client")
 
 LONGEST_LOOK = 5.0  # seconds that RabbitMQ has to say whether another client is connected
 OPEN = frozenset({None, WAITING, BLOCKED, FAILED})  # statuses of jobs that are to be run
-OVER = frozenset({CANCELLED, DONE, UPLOADED})
 
 
 class Question:

@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 
 from rbit import update
 from rbit.broker import Connection, PrivateQueue, Queue, is_missing
@@ -38,12 +39,13 @@ class Pump(threading.Thread):
         amqp: where the queue is.
         client: the client's name.
         front: PyBit.
+        runs: whether a job runs here now, by PyBit's id of it; any thread may call it.
 
     Attributes:
         caught_up: set once PyBit was told of what the queue held at the start.
     """
 
-    def __init__(self, amqp: AmqpSettings, client: str, front: Front) -> None:
+    def __init__(self, amqp: AmqpSettings, client: str, front: Front, runs: Callable[[int | None], bool]) -> None:
         super().__init__(name="pump", daemon=True)
         self.caught_up = threading.Event()
         self._amqp = amqp
@@ -58,7 +60,7 @@ class Pump(threading.Thread):
         self._queue: Queue | None = None
         self._hand = Hand()
         self._caller = Caller(front, self._hand.known, self._wait, self._ring)
-        self._teller = Teller(client, self._hand, self._caller)
+        self._teller = Teller(client, self._hand, self._caller, runs)
         self._resume = 0.0  # time.monotonic() before which PyBit is not tried, after an outage
         self._outages = 0  # in a row
         self._said = False  # whether the log has that PyBit does not answer

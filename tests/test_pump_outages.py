@@ -80,6 +80,7 @@ class PybitOutageTest(PumpCase):
         self.assertEqual(rows, {job: ["Building", "Done"] for job in (1, 2, 3)})
 
     def test_status_that_pybit_has_of_another_client_is_told_all_the_same(self) -> None:
+        self.running.add(1)
         form = {"status": "Building", "client": "another"}
         requests.put(f"{self.web.url}/job/1", form, auth=("admin", "pass"), timeout=10)
         self.web.die()
@@ -88,6 +89,32 @@ class PybitOutageTest(PumpCase):
         self.wait_for_line("PyBit does not answer")
         self.web.come_back()
         self.wait_for(1, "Building", "Building")
+
+    def late(self, statuses: tuple[str, ...], entry: Entry) -> list[tuple[int, str]]:
+        """Put statuses of job 1 that are a minute old; return what is told to a PyBit that has this last entry."""
+        front = Refusing(lambda job, status: None)
+        front.last = lambda job: (Answer(200, ""), entry)  # type: ignore[method-assign]
+        self.put(1, *statuses, at=time.time() - 60.0)
+        pump = self.pump(front=front)
+        self.wait_until(pump.caught_up.is_set, what="the end")
+        self.wait_for_empty_queue()
+        pump.close(10.0)
+        return front.told
+
+    def test_late_status_of_a_run_that_another_client_has_followed_is_not_told(self) -> None:
+        for entry in (Entry("Building", "another"), Entry("Done", "another"), Entry("Cancelled", None)):
+            self.assertEqual(self.late(("Building", "Waiting"), entry), [], entry)
+            self.assertEqual(self.late(("Blocked", "Failed"), entry), [(1, "Failed")], entry)
+        self.wait_for_line("job 1: PyBit has Done by now, so it is not told of the status Building")
+
+    def test_late_status_that_nobody_has_followed_is_told(self) -> None:
+        expected = [(1, "Building"), (1, "Waiting")]
+        for entry in (Entry("Waiting", None), Entry("Blocked", self.client), Entry(None, None)):
+            self.assertEqual(self.late(("Building", "Waiting"), entry), expected, entry)
+
+    def test_late_status_of_a_job_that_runs_here_is_told_whoever_had_it_before(self) -> None:
+        self.running.add(1)
+        self.assertEqual(self.late(("Building",), Entry("Building", "another")), [(1, "Building")])
 
     def test_slow_pybit_gets_each_once(self) -> None:
         self.web.slow(0.3)

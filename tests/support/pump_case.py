@@ -37,6 +37,7 @@ class PumpCase(BrokerCase):
             self.web.add_job(job)
         self.client = f"client-{secrets.token_hex(4)}"
         self.pumps: list[Pump] = []
+        self.running: set[int | None] = set()  # jobs that run here
         self.own = f"rbit.status.{self.client}"
         self.channel.queue_declare(self.own, durable=True)
         self.addCleanup(self.channel.queue_delete, self.own)
@@ -65,17 +66,17 @@ class PumpCase(BrokerCase):
             (("127.0.0.1", None),), port or self.node.port, "guest", "guest", "/", heartbeat, 60.0, "classic"
         )
         web = Web(PybitSettings(self.web.url, "admin", "pass", timeout, 5.0), self.client)
-        made = Pump(amqp, self.client, front or web)
+        made = Pump(amqp, self.client, front or web, lambda job: job in self.running)
         made.start()
         self.pumps.append(made)
         self.addCleanup(made.join, 30.0)
         self.addCleanup(made.close, 0.0)
         return made
 
-    def put(self, job: int | None, *statuses: str, **properties: object) -> None:
-        """Publish updates of a job to the queue, as a client does."""
+    def put(self, job: int | None, *statuses: str, at: float | None = None, **properties: object) -> None:
+        """Publish updates of a job to the queue, as a client does. ``at``: when they were reported; None: now."""
         for status in statuses:
-            update = Update(job, "builds", self.client, status, "", time.time())
+            update = Update(job, "builds", self.client, status, "", at or time.time())
             named = {"message_id": secrets.token_hex(8), "content_type": "application/json", **properties}
             self.publish(self.own, update.body, **named)
 
