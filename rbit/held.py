@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from rbit.broker import Delivery, Queue
 from rbit.errors import DeliveryLost
+from rbit.message import STATUSES
 from rbit.output import indented, visible
 from rbit.update import Update
 
 LONGEST_HOLD = 60.0  # seconds
+COLLECTING = 10.0  # seconds that what comes again is collected, or there would be no time left to tell it
 MOST_HELD = 1000  # updates
 MOST_KNOWN = 10_000  # ids of settled updates; a second copy of one comes soon or never
 
@@ -91,6 +93,7 @@ class Hand:
         self._lanes: dict[int, deque[Held]] = {}  # by job
         self._taken: dict[int, float] = {}  # time.monotonic() when it was taken, by tag, oldest first
         self._again: list[Held] = []  # what has come again, so far
+        self._line_up_by = 0.0  # time.monotonic()
         self._failures: dict[str, Failures] = {}  # by id, also of what went back
 
     @property
@@ -125,8 +128,12 @@ class Hand:
         return waits
 
     def keep(self, held: Held) -> None:
-        """Keeps an update that has come again, until ``line_up``."""
+        """Keeps an update that has come again, until ``line_up``; does that itself when it takes long."""
+        if not self._again:
+            self._line_up_by = time.monotonic() + COLLECTING
         self._again.append(held)
+        if self.is_full or time.monotonic() > self._line_up_by:
+            self.line_up()
 
     def line_up(self) -> None:
         """Puts what has come again into the lanes, in the order of its time.
@@ -151,6 +158,12 @@ class Hand:
         """Has everything be due now."""
         for failures in self._failures.values():
             failures.due = 0.0
+
+    def hurry_unknown(self) -> None:
+        """Has those be due now that PyBit may have no such status for."""
+        for lane in self._lanes.values():
+            if lane[0].update.status not in STATUSES:
+                self.failures(lane[0]).due = 0.0
 
     def settle(self, held: Held) -> None:
         """Acknowledges an update that is done with."""

@@ -205,7 +205,7 @@ class Pump(threading.Thread):
         self._look_at = 0.0
         self._hand.note(delivery)
         if self._hand.is_full:
-            self._hand.hurry()
+            self._hand.hurry_unknown()
         try:
             said = update.parse(delivery.body)
             held = Held(delivery, said, said.job or 0)
@@ -215,8 +215,6 @@ class Pump(threading.Thread):
             return
         if delivery.redelivered:
             self._hand.keep(held)
-            if self._hand.is_full:
-                self._hand.line_up()
         elif not self._hand.waits(held):
             self._tell(queue, held)
 

@@ -7,6 +7,7 @@ and by the main thread.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -57,6 +58,7 @@ class Updates:
         self._waiting: deque[tuple[Update, bool]] = deque()
         self._under_way: tuple[Update, bool] | None = None
         self._size = 0  # of those that wait
+        self._others = 0  # how many of them are not for PyBit
         self._passed_over = 0
         self._owed = False  # whether one for PyBit was given up
 
@@ -112,20 +114,32 @@ class Updates:
 
     def _put(self, status: str, message: str, final: bool) -> None:
         with self._lock:
-            # Never back, though the clock may go: it says the order.
-            self._first = replace(self._first, time=max(self._first.time, time.time()))
+            # Always later than the one before, though the clock may go back: it says the order.
+            later = math.nextafter(self._first.time, math.inf)
+            self._first = replace(self._first, time=max(later, time.time()))
             update = replace(self._first, status=status, message=message, final=final)
             to_pybit = self.to_pybit and self.job is not None and status != self.last
             self.last, self._last_message = status, message
             self._waiting.append((update, to_pybit))
             self._size += size_of(update)
+            self._others += not to_pybit
             while self._size > LARGEST_LANE and len(self._waiting) > 1:
-                before = range(len(self._waiting) - 1)  # all but the last one
-                place = next((n for n in before if not self._waiting[n][1]), 0)
-                self._size -= size_of(self._waiting[place][0])
-                del self._waiting[place]
-                self._passed_over += 1
+                self._pass_over()
         self._go_on()
+
+    def _pass_over(self) -> None:
+        """Drops the oldest that waits, rather one that is not for PyBit, and never the last."""
+        place = 0
+        if self._others > (not self._waiting[-1][1]):
+            place = next(n for n, (_, to_pybit) in enumerate(self._waiting) if not to_pybit)
+        update, to_pybit = self._waiting[place]
+        del self._waiting[place]
+        self._count_out(update, to_pybit)
+        self._passed_over += 1
+
+    def _count_out(self, update: Update, to_pybit: bool) -> None:
+        self._size -= size_of(update)
+        self._others -= not to_pybit
 
     def _go_on(self) -> None:
         """Publishes the next one, unless one is under way."""
@@ -133,7 +147,7 @@ class Updates:
             if self._under_way is not None or not self._waiting:
                 return
             self._under_way = update, to_pybit = self._waiting.popleft()
-            self._size -= size_of(update)
+            self._count_out(update, to_pybit)
             passed_over, self._passed_over = self._passed_over, 0
         if passed_over:
             log.info("%s: older statuses that are not published, as newer ones came: %d", self.label, passed_over)

@@ -206,6 +206,19 @@ class RefusalTest(PumpCase):
         dropped = [line for line in self.lines(logging.ERROR) if "others wait; it is dropped" in line]
         self.assertGreater(len(dropped), 25)
 
+    def test_full_hand_uses_up_no_tries_of_a_known_status(self) -> None:
+        self.patch("rbit.held.MOST_HELD", 20)
+        self.patch("rbit.teller.wait_after", lambda failures: 600.0)
+        front = Refusing(lambda job, status: Answer(500, "") if job == 1 else None)
+        self.put(1, "Building", *["Waiting", "Building"] * 15)
+        self.put(2, "Building")
+        pump = self.pump(front=front)
+        self.wait_for_line("trying again")
+        self.wait_until(lambda: pump._hand.is_full, what="a full hand")
+        self.wait_until(lambda: pump._stuck, what="nothing to be done")
+        failures = pump._hand.failures(next(iter(pump._hand._lanes.values()))[0])
+        self.assertEqual((failures.count, front.told), (1, []))
+
     def test_what_is_new_is_not_held_up_by_what_fails_again_and_again(self) -> None:
         self.patch("rbit.teller.wait_after", lambda failures: 0.0)
         self.patch("rbit.teller.TRIES", 10**6)

@@ -203,6 +203,16 @@ class HoldTest(PumpCase):
                 self.assertEqual([status for told, status in front.told if told == job], statuses)
             pump.close(10.0)
 
+    def test_what_comes_again_more_slowly_than_it_may_be_held_is_told_all_the_same(self) -> None:
+        self.patch("rbit.held.COLLECTING", 0.0)
+        self.put(1, "Building", "Blocked", "Building", "Done")
+        with self.node.connect() as connection:
+            channel = connection.channel()
+            for _ in range(4):
+                channel.basic_get(self.own)
+        self.pump()
+        self.wait_for(1, "Building", "Blocked", "Building", "Done")
+
     def test_update_whose_call_hangs_goes_back_before_the_minute_is_over(self) -> None:
         go_on = threading.Event()
         self.addCleanup(go_on.set)

@@ -6,9 +6,10 @@ import logging
 import re
 import unittest
 from collections.abc import Callable
+from unittest import mock
 
 from rbit.status import LARGEST_LANE, LEAST, Updates
-from rbit.update import Update
+from rbit.update import Update, parse
 
 Publish = Callable[[bool], None]
 
@@ -141,6 +142,17 @@ class UpdatesTest(unittest.TestCase):
         self.assertGreater(len(kept), most - 2)
         passed_over = [re.search("not published, as newer ones came: ([0-9]+)", line) for line in self.logged]
         self.assertEqual([int(found[1]) for found in passed_over if found], [len(sent) + 1 - len(kept)])
+
+    def test_time_of_each_status_is_later_than_that_of_the_one_before_though_the_clock_goes_back(self) -> None:
+        updates = self.updates()
+        for now in (2e9, 1e9, 1e9, 3e9, 2e9):
+            with mock.patch("rbit.status.time.time", lambda now=now: now):
+                updates.set_status("Building")
+        self.confirm_all()
+        times = [update.time for update, _, _ in self.sent]
+        self.assertEqual(times, sorted(set(times)))
+        self.assertEqual((times[0], times[3]), (2e9, 3e9))
+        self.assertEqual([parse(update.body).time for update, _, _ in self.sent], times)
 
     def test_burst_of_statuses_is_published_whole(self) -> None:
         updates = self.updates()
