@@ -209,6 +209,29 @@ class LedgerTest(unittest.TestCase):
             self.assertTrue(self.ledger(*silence(begin, end, client)).failures)
         self.assertTrue(self.ledger(*silence(102, 109.5), log=Log([101], [101], [101.5])).failures)
 
+    def test_lease_before_the_last_counts_when_its_ack_may_have_been_on_its_way(self) -> None:
+        silence = Event(102, "unreachable", {"client": "c1"}), Event(109.8, "reachable", {"client": "c1"})
+        for held in (101.95, 102.05):
+            log = Log(published=[101, 101.9], held=[101, held])
+            self.assert_excepted(self.ledger(*silence, log=log), "out of reach")
+        early = Log(published=[101, 101.5], held=[101, 101.6])
+        self.assert_excepted(self.ledger(*silence, log=early), "out of reach")  # the last one was over too
+        short = Event(102, "unreachable", {"client": "c1"}), Event(109.2, "reachable", {"client": "c1"})
+        self.assert_excepted(self.ledger(*short, log=log), "out of reach")
+        self.assertTrue(self.ledger(*short, log=early).failures)
+
+    def test_stop_explains_only_when_rabbitmq_took_nothing_until_the_end_of_the_client(self) -> None:
+        mine = {"client": "c1"}
+        stop = Event(104, "client stopped", mine), Event(108, "client ended", mine)
+        alarm = Event(103, "alarm", {}), Event(109, "alarm over", {})
+        away = Event(105, "unreachable", {"client": "*"}), Event(108.5, "reachable", {"client": "*"})
+        for reason in (alarm, away):
+            self.assert_excepted(self.ledger(*stop, *reason), "not taken")
+        self.assertTrue(self.ledger(*stop).failures)
+        self.assertTrue(self.ledger(*alarm).failures)
+        self.assertTrue(self.ledger(*stop, Event(103, "alarm", {}), Event(107, "alarm over", {})).failures)
+        self.assertTrue(self.ledger(*stop, *alarm, log=Log([101], [101], [106])).failures, "it was acknowledged")
+
     def test_killed_broker_explains_only_within_a_second_of_the_ack(self) -> None:
         log = Log(published=[101], held=[101], acked=[105.5])
         killed = Event(106.5, "broker killed", {"before": 106.4})

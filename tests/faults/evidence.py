@@ -162,7 +162,7 @@ class Evidence:
 
     def _led_to(self, run: Run, extra: Run) -> Verdict | None:
         """Return why the message of a complete run was run once more; None when nothing shows that."""
-        for find in (self._killed, self._out_of_reach, self._ack_forgotten):
+        for find in (self._killed, self._out_of_reach, self._ack_forgotten, self._not_taken):
             if shown_by := find(run, extra):
                 return Verdict(find.__name__.strip("_").replace("_", " "), shown_by)
         return None
@@ -240,10 +240,39 @@ class Evidence:
             settled = any(run.start <= at < begin for at in self._acked(run))
             if not leases or settled:
                 continue
-            over = leases[-1] + self._ttl
-            if begin <= over <= end and over <= extra.start:
-                return f"{run.client} out of reach {begin:.3f} to {end:.3f}, its lease was over at {over:.3f}"
+            # The ack of the lease before, which comes as the last one is held, may have been on its way.
+            late = [at for at in self.log(run).held if abs(at - begin) <= ON_ITS_WAY]
+            for published in leases[-2:] if late else leases[-1:]:
+                over = published + self._ttl
+                if begin <= over <= end and over <= extra.start:
+                    return f"{run.client} out of reach {begin:.3f} to {end:.3f}, its lease was over at {over:.3f}"
         return ""
+
+    def _not_taken(self, run: Run, extra: Run) -> str:
+        """Return what shows that a client was stopped while RabbitMQ could not be given the last status."""
+        if not any(event.facts.get("request") for event in self._of("submitted") if event.facts["job"] == run.job):
+            return ""  # nobody waits for its last status
+        for stopped in self._events("client stopped", run.client):
+            ends = [end.at for end in self._events("client ended", run.client) if end.at >= stopped.at]
+            ended = min(ends, default=0.0)
+            if not (run.end or run.start) <= ended <= extra.start or any(at <= ended for at in self._acked(run)):
+                continue
+            for what, begin, end in [
+                *(("an alarm", *alarm) for alarm in self._alarms()),
+                *(("out of reach", *outage) for outage in self.outages(run.client)),
+            ]:
+                if begin <= ended <= end:
+                    return f"{run.client} stopped at {stopped.at:.3f}, {what} {begin:.3f} to {end:.3f}"
+        return ""
+
+    def _alarms(self) -> list[tuple[float, float]]:
+        """Return when RabbitMQ had an alarm: from and to."""
+        ends = [event.at for event in self._of("alarm over")]
+        return [(event.at, min([end for end in ends if end >= event.at], default=event.at))
+                for event in self._of("alarm")]
+
+    def _of(self, what: str) -> list[Event]:
+        return [event for event in self.events if event.what == what]
 
     def _ack_forgotten(self, run: Run, extra: Run) -> str:
         log = self.log(run)

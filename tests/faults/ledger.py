@@ -12,6 +12,7 @@ EXCEPTIONS = {
     "killed": "their client or worker was killed",
     "out of reach": "out of the broker's reach for longer than their lease",
     "ack forgotten": "broker killed within 1 s of their ack",
+    "not taken": "stopped while RabbitMQ could not take their last status",
     "young": "no lease yet",
     "handover": "connection lost while their first lease was made",
     "unexplained": "UNEXPLAINED",
