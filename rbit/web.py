@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
+from http.client import BadStatusLine
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
-from rbit import __version__
+from rbit import __version__, tls
 from rbit.message import OUTAGES, Answer, Entry
 from rbit.settings import PybitSettings
+from rbit.tls import Tls
 
 OK = 200  # HTTP status code
 LONGEST = 1 << 20  # bytes of an answer that are read
+BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # variables that requests knows
 _of_thread = threading.local()  # ``timer`` limits the call that the thread is in
 
 MEANINGS = {
@@ -52,9 +58,8 @@ class Web:
         self._client = client
         self._session = _Session()
         self._session.headers["User-Agent"] = f"rbit/{__version__}"
-        # As bytes: requests would encode text as Latin-1.
-        user, password = settings.user.encode(), settings.password.encode()
-        self._session.auth = HTTPBasicAuth(user, password) if user else _NoAuth()
+        if settings.tls and not settings.tls.verify:
+            urllib3.disable_warnings(InsecureRequestWarning)  # rbit says it itself
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Adapter())
 
@@ -96,6 +101,20 @@ class Web:
                 self._call("PUT", "/buildd", self._settings.timeout, {"name": self._client.encode()})
         return True
 
+    def _access(self) -> tuple[AuthBase, str | bool]:
+        """Returns who asks, and what PyBit's certificate is checked with, as both are now. Errors: _NoAccess."""
+        settings, key = self._settings, self._settings.password.key
+        try:
+            # As bytes: requests would encode text as Latin-1.
+            user, password = settings.user.encode(), settings.password.read().encode() if settings.user else b""
+            key = "ca_file"
+            return (
+                HTTPBasicAuth(user, password) if user else _NoAuth(),
+                _trusted(settings.tls) if settings.tls else True,
+            )
+        except ValueError as error:
+            raise _NoAccess(f"[pybit] {key}: {error}") from error
+
     def _call(
         self, method: str, path: str, timeout: float, form: Mapping[str, str | bytes] | None = None
     ) -> tuple[Answer, bytes]:
@@ -108,12 +127,16 @@ class Web:
         began = time.monotonic()
         text = b""
         try:
+            auth, trusted = self._access()
             answer = self._session.request(
-                method, self._settings.url + path, data=form, timeout=timeout, allow_redirects=False, stream=True
+                method, self._settings.url + path, data=form, timeout=timeout, allow_redirects=False, stream=True,
+                auth=auth, verify=trusted,
             )
             with contextlib.closing(answer):
                 if form is None and answer.status_code == OK:
                     text = answer.raw.read(LONGEST, decode_content=True)
+        except _NoAccess as error:
+            return Answer(None, str(error)), b""
         except (requests.RequestException, HTTPError, OSError) as error:
             late = time.monotonic() - began >= timeout
             words = f"no answer within {timeout:g} s" if late else f"no connection: {_cause(error)}"
@@ -128,10 +151,30 @@ class Web:
         return Answer(answer.status_code, MEANINGS.get(answer.status_code, other)), text
 
 
+def _trusted(settings: Tls) -> str | bool:
+    """Returns the file or folder of who may have issued PyBit's certificate; False when it is not checked.
+
+    It is named in each case: else requests would take the certificates that it brings, or what the environment
+    says in place of ``ca_file``.
+    """
+    if not settings.verify:
+        return False
+    if settings.ca_file:
+        tls.context(settings)  # its errors say what is wrong with the file; those of requests do not
+        return settings.ca_file.path()
+    found = next(filter(None, map(os.environ.get, BUNDLES)), None)
+    system = ssl.get_default_verify_paths()
+    return found or system.cafile or system.capath or True
+
+
 def _cause(error: BaseException) -> str:
     """The system's words for what went wrong, or the name of the error."""
     seen: BaseException | None = error
     while seen is not None:
+        if isinstance(seen, ssl.SSLError):
+            return tls.words(seen)[0]
+        if isinstance(seen, BadStatusLine):
+            return "what answers there does not speak HTTP; is the url in [pybit] right, and http or https?"
         if isinstance(seen, OSError) and seen.strerror:
             return seen.strerror
         seen = seen.__cause__ or seen.__context__
@@ -145,6 +188,10 @@ def _place(answer: requests.Response, path: str) -> str | None:
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path.removesuffix(path)}"
     return None
+
+
+class _NoAccess(Exception):
+    """Raised when the password or a certificate cannot be read now."""
 
 
 class _Session(requests.Session):

@@ -6,8 +6,8 @@ import threading
 import unittest
 
 from rbit.broker import Connection, is_connected
-from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
+from tests.support.settings import amqp_settings
 
 
 class ConnectedTest(BrokerCase):
@@ -16,10 +16,7 @@ class ConnectedTest(BrokerCase):
         super().setUp()
         node = self.node
         self.connection = Connection(
-            AmqpSettings(
-                (("127.0.0.1", None),), node.port, node.user, node.password, node.virtual_host, heartbeat=2,
-                connect_timeout=30.0, queue_type="classic",
-            ),
+            amqp_settings(node.port, 2),
             "test",
         )
         self.addCleanup(self.connection.close)
