@@ -33,7 +33,7 @@ from rbit.tls import Tls
 
 OK = 200  # HTTP status code
 LONGEST = 1 << 20  # bytes of an answer that are read
-BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # variables that requests knows
+BUNDLE = "REQUESTS_CA_BUNDLE"  # a variable that requests knows
 _of_thread = threading.local()  # ``timer`` limits the call that the thread is in
 
 MEANINGS = {
@@ -162,9 +162,8 @@ def _trusted(settings: Tls) -> str | bool:
     if settings.ca_file:
         tls.context(settings)  # its errors say what is wrong with the file; those of requests do not
         return settings.ca_file.path()
-    found = next(filter(None, map(os.environ.get, BUNDLES)), None)
     system = ssl.get_default_verify_paths()
-    return found or system.cafile or system.capath or True
+    return os.environ.get(BUNDLE) or system.cafile or system.capath or True
 
 
 def _cause(error: BaseException) -> str:

@@ -5,6 +5,7 @@ It knows nothing of rbit. It runs in the process that tests.
 
 from __future__ import annotations
 
+import ssl
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -38,6 +39,12 @@ class Certificates:
         made.private_key_and_cert_chain_pem.write_to_path(str(path))
         made.private_key_pem.write_to_path(str(path.with_suffix(".key")))
         return path
+
+    def server_context(self, server: Path) -> ssl.SSLContext:
+        """Return what a server of Python's speaks TLS with. Arguments: as of ``options``."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(server)
+        return context
 
     def options(self, server: Path, mutual: bool = False) -> dict[str, object]:
         """Return RabbitMQ's ``ssl_options`` for a server's certificate.
