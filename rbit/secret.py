@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rbit.files import Named
 
-LONGEST = 4096  # bytes
+LONGEST = 4096  # bytes, with the end of the line
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Secret:
     def read(self) -> str:
         """Returns the password. Errors: ValueError that says in words why there is none."""
         if self.file:
-            return _line(self.file.read(LONGEST + 3))  # a byte too many, and a line's end
+            return _line(self.file.read(LONGEST + 1))
         if self.variable:
             value = os.environb.get(self.variable.encode())
             if value is None:
@@ -42,14 +42,14 @@ class Secret:
 
 
 def _line(data: bytes) -> str:
+    if len(data) > LONGEST:
+        raise ValueError(f"expected at most {LONGEST} bytes, got more")
     try:
         line = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # Without "from error": it holds the password.
         raise ValueError(f"expected text in UTF-8, got the byte 0x{data[error.start]:02x}") from None
     line = line.removesuffix("\n").removesuffix("\r")
-    if len(data) > LONGEST + 2:
-        raise ValueError(f"expected at most {LONGEST} bytes, got more")
     if not line:
         raise ValueError("expected a password, got nothing")
     if "\n" in line or "\r" in line:
