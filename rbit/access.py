@@ -46,7 +46,7 @@ def protection(document: Document, section: str, values: dict[str, Any], wanted:
         wanted: whether there is to be TLS.
         advice: what would have to be written for it, in words.
     """
-    files = {key: _named(document, values.pop(key, None)) for key in FILE_KEYS}
+    files = {key: _named(document, values.pop(key)) for key in FILE_KEYS}
     made = Tls(**files, verify=values.pop("verify") is not False)
     given = [key for key in (*FILE_KEYS, "verify") if key in document.sections.get(section, {})]
     if not wanted:

@@ -116,11 +116,13 @@ FATE_KEYS = (
     Key("failed_max", ini.whole(1, 10**9), "a number from 1 to 1000000000", default="10000"),
 )
 PASSWORD = "guest"  # of a new RabbitMQ's user, for connections from the same host
-# Of both sections below. The names are not shown: somebody may have written the password there.
-NAMING_KEYS = (
+# Of both sections below. The names of the first two are not shown: somebody may have written the password there.
+ACCESS_KEYS = (
     Key("password_file", ini.matching(".+"), FILE, secret=True),
     Key("password_env", ini.matching("[A-Za-z_][A-Za-z0-9_]*"), VARIABLE, secret=True),
     Key("ca_file", ini.matching(".+"), FILE),
+    Key("cert_file", ini.matching(".+"), FILE),
+    Key("key_file", ini.matching(".+"), FILE),
     Key("verify", ini.switch, SWITCH, default="yes"),
 )
 AMQP_KEYS = (
@@ -128,10 +130,8 @@ AMQP_KEYS = (
     Key("port", ini.whole(1, 65535), "a number from 1 to 65535"),
     Key("user", _short, "a name of 1 to 255 bytes", default="guest"),
     Key("password", ini.anything, "one line", default=PASSWORD, secret=True),
-    *NAMING_KEYS,
+    *ACCESS_KEYS,
     Key("ssl", ini.switch, SWITCH, default="no"),
-    Key("cert_file", ini.matching(".+"), FILE),
-    Key("key_file", ini.matching(".+"), FILE),
     Key("virtual_host", _short, "a name of 1 to 255 bytes", default="/"),
     Key("heartbeat", _heartbeat, "a whole number of seconds from 1 to 65535", default="30"),
     Key("connect_timeout", ini.seconds, ini.SECONDS, default="60"),
@@ -141,7 +141,7 @@ PYBIT_KEYS = (
     Key("url", _url, "an http or https URL without user, query and fragment", required=True),
     Key("user", ini.anything, "one line", default=""),
     Key("password", ini.anything, "one line", default="", secret=True),
-    *NAMING_KEYS,
+    *ACCESS_KEYS,
     Key("timeout", ini.seconds, ini.SECONDS, default="10"),
     Key("gate_timeout", ini.seconds, ini.SECONDS, default="3"),
 )

@@ -14,8 +14,10 @@ LARGEST = 1 << 24  # bytes of a file
 CERTIFICATE, KEY = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----"
 # Why a certificate is not accepted; the numbers are OpenSSL's, see X509_STORE_CTX_get_error(3).
 NOT_NOW = (9, 10)  # not yet, or no more
-UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
-OTHER_NAME = (62, 64)
+ADVICE = {
+    **dict.fromkeys((2, 18, 19, 20, 21), "; is its issuer in ca_file?"),
+    **dict.fromkeys((62, 64), "; host or url must have a name that it was issued for"),
+}
 # Parts of OpenSSL's names for what the other side says when it refuses us, and would do so again.
 REFUSALS = (
     "CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN",
@@ -82,12 +84,10 @@ def words(error: ssl.SSLError) -> tuple[str, bool]:
     """Returns a failure in words, to follow who it is about, and whether another try would end the same."""
     reason = error.reason or ""
     if isinstance(error, ssl.SSLCertVerificationError):
-        advice = "is its issuer in ca_file?" if error.verify_code in UNKNOWN_ISSUER else ""
-        advice = "is that the name which it was issued for?" if error.verify_code in OTHER_NAME else advice
         said = f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
-        return f"{said}; {advice}" if advice else said, error.verify_code not in NOT_NOW
+        return said + ADVICE.get(error.verify_code, ""), error.verify_code not in NOT_NOW
     if reason in NO_TLS:
-        return "what answers there does not speak TLS; is it another port?", True
+        return "it does not speak TLS on this port; is there another one for that?", True
     if "ALERT" in reason:
         for_good = any(part in reason for part in REFUSALS)
         advice = "; are cert_file and key_file what it wants?" if for_good else ""

@@ -101,19 +101,21 @@ class Web:
                 self._call("PUT", "/buildd", self._settings.timeout, {"name": self._client.encode()})
         return True
 
-    def _access(self) -> tuple[AuthBase, str | bool]:
-        """Returns who asks, and what PyBit's certificate is checked with, as both are now. Errors: _NoAccess."""
+    def _access(self) -> dict[str, Any]:
+        """Returns the arguments of a request that say who asks, and how both sides show it, as all is now.
+
+        Errors: _NoAccess.
+        """
         settings, key = self._settings, self._settings.password.key
         try:
             # As bytes: requests would encode text as Latin-1.
             user, password = settings.user.encode(), settings.password.read().encode() if settings.user else b""
             key = "ca_file"
-            return (
-                HTTPBasicAuth(user, password) if user else _NoAuth(),
-                _trusted(settings.tls) if settings.tls else True,
-            )
+            proofs = _proofs(settings.tls) if settings.tls else {}
         except ValueError as error:
+            key = error.key if isinstance(error, tls.Unusable) else key
             raise _NoAccess(f"[pybit] {key}: {error}") from error
+        return {"auth": HTTPBasicAuth(user, password) if user else _NoAuth(), **proofs}
 
     def _call(
         self, method: str, path: str, timeout: float, form: Mapping[str, str | bytes] | None = None
@@ -127,10 +129,9 @@ class Web:
         began = time.monotonic()
         text = b""
         try:
-            auth, trusted = self._access()
             answer = self._session.request(
                 method, self._settings.url + path, data=form, timeout=timeout, allow_redirects=False, stream=True,
-                auth=auth, verify=trusted,
+                **self._access(),
             )
             with contextlib.closing(answer):
                 if form is None and answer.status_code == OK:
@@ -151,19 +152,20 @@ class Web:
         return Answer(answer.status_code, MEANINGS.get(answer.status_code, other)), text
 
 
-def _trusted(settings: Tls) -> str | bool:
-    """Returns the file or folder of who may have issued PyBit's certificate; False when it is not checked.
+def _proofs(settings: Tls) -> dict[str, Any]:
+    """Returns the arguments of a request over https: what PyBit's certificate is checked with, and our own.
 
-    It is named in each case: else requests would take the certificates that it brings, or what the environment
-    says in place of ``ca_file``.
+    The first is named in each case: else requests would take the certificates that it brings, or what the
+    environment says in place of ``ca_file``.
     """
-    if not settings.verify:
-        return False
-    if settings.ca_file:
-        tls.context(settings)  # its errors say what is wrong with the file; those of requests do not
-        return settings.ca_file.path()
+    if settings.ca_file or settings.cert_file:
+        tls.context(settings)  # its errors say what is wrong with a file; those of requests do not
+    own = [file.path() for file in (settings.cert_file, settings.key_file) if file]
     system = ssl.get_default_verify_paths()
-    return os.environ.get(BUNDLE) or system.cafile or system.capath or True
+    trusted = os.environ.get(BUNDLE) or system.cafile or system.capath or True
+    if settings.ca_file:
+        trusted = settings.ca_file.path()
+    return {"verify": trusted if settings.verify else False, "cert": (own[0], own[-1]) if own else None}
 
 
 def _cause(error: BaseException) -> str:

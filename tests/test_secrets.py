@@ -186,9 +186,8 @@ class TlsKeysTest(SecretsCase):
         keys = ("ca_file", "cert_file", "key_file", "verify")
         self.assert_mistake(with_lines("amqp", lines), *(f"[amqp] {key}: {said}" for key in keys))
         self.assert_mistake(
-            with_lines("pybit", "url = http://web\nca_file = ca.pem\nverify = no"),
-            *(f"[pybit] {key}: expected https in url, for without TLS this key means nothing"
-              for key in ("ca_file", "verify")),
+            with_lines("pybit", f"url = http://web\n{lines}"),
+            *(f"[pybit] {key}: expected https in url, for without TLS this key means nothing" for key in keys),
         )
 
     def test_files_that_are_not_what_they_should_be_are_mistakes(self) -> None:

@@ -12,6 +12,7 @@ from typing import ClassVar
 from tests.support.case import OwnNodeCase
 from tests.support.certificates import HOST, Certificates
 from tests.support.rbit_process import RbitProcess, submit_command
+from tests.support.readme import example
 
 UNKNOWN = "self-signed certificate in certificate chain; is its issuer in ca_file[?]"
 
@@ -66,6 +67,17 @@ class TlsTest(TlsCase):
         self.assertNotIn("WARNING", rbit.output)
         self.assertEqual(self.depth(self.queue), 0)
 
+    @example("secrets rbit.ini")
+    def test_sections_of_the_readme_connect(self, block: str) -> None:
+        hosts = "mq1.example.org, mq2.example.org"
+        self.assertIn(hosts, block)
+        here = block.replace(hosts, f"{HOST}:9, {HOST}:{self.node.tls_port}").replace("user = bob", "user = guest")
+        text = f"[rbit]\nname = bob-villa\n{here}[runner:{self.queue}]\nrunner = shell!true\n"
+        trusted = self.file("ca.pem").read_text()
+        rbit = self.rbit(text, "--once", files={"amqp_password": "guest\n", "ca.pem": trusted})
+        self.assertEqual(rbit.wait(60), 0, rbit.output)
+        self.assertNotIn("WARNING", rbit.output)
+
     def test_message_is_submitted_and_followed_over_tls(self) -> None:
         client = self.rbit(self.text())
         submit = self.rbit(
@@ -90,7 +102,7 @@ class TlsTest(TlsCase):
     def test_certificate_for_another_host_is_refused_at_once(self) -> None:
         self.refused(
             "RabbitMQ at 127.0.0.1:[0-9]+: its certificate is not accepted: IP address mismatch, certificate is "
-            "not valid for '127.0.0.1'; is that the name which it was issued for[?]",
+            "not valid for '127.0.0.1'; host or url must have a name that it was issued for",
             self.text("127.0.0.1"),
         )
 
@@ -110,7 +122,7 @@ class TlsTest(TlsCase):
 
     def test_port_without_tls_is_named(self) -> None:
         self.refused(
-            "RabbitMQ at localhost:[0-9]+: what answers there does not speak TLS; is it another port[?]",
+            "RabbitMQ at localhost:[0-9]+: it does not speak TLS on this port; is there another one for that[?]",
             self.text(port=self.node.port),
         )
 

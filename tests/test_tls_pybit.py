@@ -40,8 +40,8 @@ class CertificatesCase(unittest.TestCase):
         cls.certificates.issue("server")
         cls.certificates.issue("expired", expired=True)
 
-    def context(self, name: str = "server") -> ssl.SSLContext:
-        return self.certificates.server_context(self.certificates.folder / f"{name}.pem")
+    def context(self, name: str = "server", mutual: bool = False) -> ssl.SSLContext:
+        return self.certificates.server_context(self.certificates.folder / f"{name}.pem", mutual)
 
 
 class WebTest(CertificatesCase):
@@ -52,8 +52,8 @@ class WebTest(CertificatesCase):
         self.environment()
         os.environ.pop("REQUESTS_CA_BUNDLE", None)
 
-    def server(self, name: str = "server") -> PybitWeb:
-        made = PybitWeb(tls=self.context(name) if name else None)
+    def server(self, name: str = "server", mutual: bool = False) -> PybitWeb:
+        made = PybitWeb(tls=self.context(name, mutual) if name else None)
         self.addCleanup(made.die)
         made.add_job(1)
         return made
@@ -62,7 +62,9 @@ class WebTest(CertificatesCase):
         """Send a status; return PyBit's answer."""
         trusted = Named(ca_file, self.folder) if ca_file else None
         keys = {"user": "admin", "password": Secret("pass"), **more}
-        tls = Tls(trusted, verify=bool(keys.pop("verify", True)))
+        names = [keys.pop(key, None) for key in ("cert_file", "key_file")]
+        own = [Named(str(name), self.folder) if name else None for name in names]
+        tls = Tls(trusted, *own, verify=bool(keys.pop("verify", True)))
         url = url or f"https://{HOST}:{self.pybit.port}"
         return Web(PybitSettings(url, timeout=10.0, gate_timeout=3.0, tls=tls, **keys), "bob").put(1, "Done")
 
@@ -86,11 +88,23 @@ class WebTest(CertificatesCase):
     def test_certificate_for_another_host_is_not_accepted(self) -> None:
         answer = self.put(self.pybit.url)
         self.assertEqual(answer.code, None)
-        self.assertRegex(answer.words, f"^{NOT_ACCEPTED}.*'127.0.0.1'; is that the name which it was issued for")
+        self.assertRegex(answer.words, f"^{NOT_ACCEPTED}.*'127.0.0.1'; host or url must have a name ")
 
     def test_certificate_that_has_expired_is_not_accepted(self) -> None:
         answer = self.put(f"https://{HOST}:{self.server('expired').port}")
         self.assertEqual(answer, Answer(None, f"{NOT_ACCEPTED}certificate has expired"))
+
+    def test_pybit_that_wants_a_certificate_gets_it(self) -> None:
+        for name, issuer in (("client", "ca"), ("alien", "stranger")):
+            self.certificates.issue(name, issuer)
+        url = f"https://{HOST}:{self.server(mutual=True).port}"
+        self.assertEqual(self.put(url, cert_file="client.pem").code, 200)
+        self.assertEqual(self.put(url, cert_file="client.pem", key_file="client.key").code, 200)
+        for keys in ({}, {"cert_file": "alien.pem"}):
+            self.assertRegex(self.put(url, **keys).words, "^no connection: ")
+        answer = self.put(url, cert_file="client.pem", key_file="alien.key")
+        mistake = "[pybit] key_file: expected the key of the certificate in cert_file, got another"
+        self.assertEqual(answer, Answer(None, mistake))
 
     def test_nothing_is_checked_with_verify_off(self) -> None:
         self.assertEqual(self.put(self.pybit.url, None, verify=False).code, 200)
@@ -112,7 +126,7 @@ class WebTest(CertificatesCase):
     def test_https_to_a_port_without_it_is_said(self) -> None:
         plain = self.server("")
         answer = self.put(f"https://{HOST}:{plain.port}")
-        said = "no connection: what answers there does not speak TLS; is it another port?"
+        said = "no connection: it does not speak TLS on this port; is there another one for that?"
         self.assertEqual(answer, Answer(None, said))
 
     def test_http_to_a_port_with_https_is_said(self) -> None:

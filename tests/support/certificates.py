@@ -40,10 +40,13 @@ class Certificates:
         made.private_key_pem.write_to_path(str(path.with_suffix(".key")))
         return path
 
-    def server_context(self, server: Path) -> ssl.SSLContext:
+    def server_context(self, server: Path, mutual: bool = False) -> ssl.SSLContext:
         """Return what a server of Python's speaks TLS with. Arguments: as of ``options``."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(server)
+        if mutual:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.folder / "ca.pem")
         return context
 
     def options(self, server: Path, mutual: bool = False) -> dict[str, object]:
