@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from tests.support.case import OwnNodeCase
 from tests.support.certificates import HOST, Certificates
+from tests.support.proxy import Proxy
 from tests.support.rbit_process import RbitProcess, submit_command
 from tests.support.readme import example
 
@@ -153,6 +154,33 @@ class TlsTest(TlsCase):
         self.publish(self.queue, "x")
         rbit.wait_for_line("message #1: Done")
         self.assertEqual(rbit.stop(), 0, rbit.output)
+
+
+    def test_job_goes_on_though_its_connection_breaks_and_its_message_is_acknowledged(self) -> None:
+        self.publish(self.queue, "x")
+        with Proxy(self.node.tls_port) as proxy:
+            text = self.text(port=proxy.port, runner="shell!touch began; until test -e go; do sleep 0.1; done")
+            rbit = self.rbit(text)
+            self.wait_until((rbit.folder / "began").exists, what="the job")
+            proxy.cut()
+            rbit.wait_for_line("connected again")
+            (rbit.folder / "go").touch()
+            rbit.wait_for_line("message #1: Done")
+            self.assertEqual(rbit.stop(), 0, rbit.output)
+        self.assertNotIn("message #2", rbit.output)
+        self.assertEqual((self.depth(self.queue), self.unacked(self.queue)), (0, 0))
+
+    def test_silent_node_does_not_hold_up_a_stop(self) -> None:
+        with Proxy(self.node.tls_port) as proxy:
+
+            def silenced() -> RbitProcess:
+                proxy.silence(False)
+                rbit = self.rbit(self.text(port=proxy.port))
+                rbit.wait_for_line("connected to")
+                proxy.silence()
+                return rbit
+
+            self.assert_stops_within(1.0, silenced)
 
 
 class ExpiredTest(TlsCase):
