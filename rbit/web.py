@@ -25,6 +25,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from rbit import __version__, tls
 from rbit.message import OUTAGES, Answer, Entry
@@ -174,6 +175,8 @@ def _cause(error: BaseException) -> str:
     while seen is not None:
         if isinstance(seen, ssl.SSLError):
             return tls.words(seen)[0]
+        if isinstance(seen, CertificateError):  # urllib3 1 compares names itself
+            return f"its certificate is not accepted: {seen}"
         if isinstance(seen, BadStatusLine):
             return "what answers there does not speak HTTP; is the url in [pybit] right, and http or https?"
         if isinstance(seen, OSError) and seen.strerror:

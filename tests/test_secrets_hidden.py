@@ -166,6 +166,17 @@ class HiddenTest(BrokerCase):
         self.assertIn("'KEPT': 'kept'", seen)
         self.assertNotIn(SECRET, seen)
 
+    def test_start_and_check_warn_of_a_password_that_others_can_read(self) -> None:
+        text = self.ini({self.queue: {"runner": "shell!true"}}, amqp={"user": self.user, "password": SECRET})
+        said = r"open.ini: \[amqp\] password: its group and others can read it in this file: chmod 600 open.ini, or"
+        for arguments, level in ((("--once",), "WARNING"), (("--check",), "warning:")):
+            script = 'cp rbit.ini open.ini; chmod 644 open.ini; exec "$0" open.ini "$@"'
+            rbit = self.rbit(
+                None, script, *rbit_command(), *arguments, command=("sh", "-c"), files={"rbit.ini": text}
+            )
+            self.assertEqual(rbit.wait(60), 0, rbit.output)
+            self.assertRegex(rbit.output, f"{level} {said}")
+
     def test_command_line_of_rbit_shows_it_not(self) -> None:
         text = self.ini({self.queue: {"runner": "shell!true"}}, amqp={"user": self.user, "password": SECRET})
         rbit = self.rbit(text)
