@@ -168,7 +168,7 @@ class HiddenTest(BrokerCase):
 
     def test_start_and_check_warn_of_a_password_that_others_can_read(self) -> None:
         text = self.ini({self.queue: {"runner": "shell!true"}}, amqp={"user": self.user, "password": SECRET})
-        said = r"open.ini: \[amqp\] password: its group and others can read it in this file: chmod 600 open.ini, or"
+        said = r"open.ini: \[amqp\] password: its group and others can read it in this file: chmod 600 open.ini,"
         for arguments, level in ((("--once",), "WARNING"), (("--check",), "warning:")):
             script = 'cp rbit.ini open.ini; chmod 644 open.ini; exec "$0" open.ini "$@"'
             rbit = self.rbit(
