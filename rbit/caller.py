@@ -66,7 +66,7 @@ class Caller:
         self._known = known
         self._wait = wait
         self._ring = ring
-        self._late: Call | None = None  # one that nobody waits for any more
+        self._late: Call | None = None  # the one under way, also when nobody waits for it any more
 
     @property
     def is_free(self) -> bool:
@@ -108,16 +108,16 @@ class Caller:
         until = min(until, time.monotonic() + LONGEST_CALL)
         if not self.is_free or until <= time.monotonic():
             return None
-        call = Call(act, self._ring, held)
+        self._late = call = Call(act, self._ring, held)
         try:
             while not call.over.is_set() and (left := until - time.monotonic()) > 0:
                 self._wait(left)
         except BrokerError:
             call.over.wait(max(0.0, until - time.monotonic()))
-        if call.over.is_set():
-            return call.result
-        self._late = call
-        return None
+        if not call.over.is_set():
+            return None
+        self._late = None
+        return call.result
 
 
 def code_of(answer: Answer) -> int:

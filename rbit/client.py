@@ -69,7 +69,7 @@ class Client:
         name = f"rbit {config.client.name}"
         self._link = Link(config.amqp, name, config.client.lease_ttl)
         self._publisher = Publisher(config.amqp, f"{name} (publisher)")
-        self._pump = Pump(config.amqp, config.client.name, front()) if front else None
+        self._pump = Pump(config.amqp, config.client.name, front(), self._runs) if front else None
         quorum = config.amqp.queue_type == "quorum"
         arrived = self._pump.wake if self._pump else None
         self._feed = Feed(config.client.name, self._publisher, arrived, quorum)
@@ -209,6 +209,9 @@ class Client:
         self._sources.lose(error)
         self._claims.doubt(self._sources.doubtful())
 
+    def _runs(self, number: int | None) -> bool:
+        return self._crew.runs(number)
+
     def _post(self, event: Callable[[], None]) -> None:
         """Has the main thread call ``event`` in its next turn; any thread may call this."""
         self._events.append(event)
@@ -272,7 +275,7 @@ class Client:
         for job in self._claims.jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)
         if self._pump is not None:
-            self._pump.close(LAST_WAIT)
+            self._pump.close(LAST_WAIT if self._obeyed < 2 else PATIENCE)
         self._stop.hurry()
         self._link.close()
         log.info("stopped")

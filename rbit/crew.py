@@ -47,6 +47,10 @@ class Crew:
         """Whether a job has no outcome yet. It takes no lock, so a handler of signals may ask."""
         return any(job is not None and job.outcome is None for job in [slot.job for slot in self._slots])
 
+    def runs(self, number: int | None) -> bool:
+        """Whether a job of PyBit's is in a slot. Any thread may call it."""
+        return any(job is not None and job.updates.job == number for job in [slot.job for slot in self._slots])
+
     def start(self) -> None:
         """Starts the threads."""
         for slot in self._slots:

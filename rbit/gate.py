@@ -13,14 +13,13 @@ from collections.abc import Callable
 from rbit.cancels import Cancels
 from rbit.front import Front
 from rbit.job import Job, Outcome
-from rbit.message import BLOCKED, CANCELLED, DONE, FAILED, NOT_FOUND, UPLOADED, WAITING
+from rbit.message import BLOCKED, CANCELLED, FAILED, NOT_FOUND, OVER, WAITING
 from rbit.output import printable
 
 log = logging.getLogger("rbit.client")
 
 LONGEST_LOOK = 5.0  # seconds that RabbitMQ has to say whether another client is connected
 OPEN = frozenset({None, WAITING, BLOCKED, FAILED})  # statuses of jobs that are to be run
-OVER = frozenset({CANCELLED, DONE, UPLOADED})
 
 
 class Question:
@@ -98,7 +97,7 @@ class Gate:
             why = f"PyBit knows no job {number}; is the url in [pybit] right?"
             question.verdict = Outcome(FAILED, why, for_good=True, skipped=True)
         elif entry is None:
-            words = answer.words if answer.code is None else f"HTTP status {answer.code}"
+            words = answer.words or f"HTTP status {answer.code}"
             log.info("%s: PyBit does not say what it knows of it (%s); it is run", job, words)
         elif entry.status in OVER:
             question.verdict = Outcome(str(entry.status), "so it is at PyBit, and is not run", skipped=True)

@@ -24,7 +24,10 @@ CANCELLED = "Cancelled"
 STATUSES = frozenset({WAITING, BUILDING, DONE, UPLOADED, FAILED, BLOCKED, CANCELLED})
 FINAL = frozenset({DONE, UPLOADED, FAILED, BLOCKED, CANCELLED})
 GOOD = frozenset({DONE, UPLOADED})
-NOT_FOUND = 404  # HTTP status code of PyBit, for a job that it does not know
+OVER = GOOD | {CANCELLED}  # no further run follows
+PASSING = frozenset({WAITING, BUILDING, BLOCKED})  # another status follows
+OK = 200  # HTTP status codes of PyBit
+NOT_FOUND = 404  # for a job that it does not know
 OUTAGES = frozenset({502, 503, 504})  # HTTP status codes that say that PyBit cannot be reached
 
 

@@ -148,7 +148,7 @@ class Publisher(threading.Thread):
     def _give_up(self) -> None:
         """Gives up what waits, and what is put while that is done, as the next status of a job."""
         while self.is_busy:
-            while not self._new.empty():
+            while not self._waiting or not self._new.empty():  # one that is counted comes
                 if (late := self._new.get()) is not None:
                     self._waiting.append(late)
             self._finish(self._waiting.pop(0), False)

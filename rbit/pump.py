@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 
 from rbit import update
 from rbit.broker import Connection, PrivateQueue, Queue, is_missing
@@ -38,12 +39,13 @@ class Pump(threading.Thread):
         amqp: where the queue is.
         client: the client's name.
         front: PyBit.
+        runs: whether a job runs here now, by PyBit's id of it; any thread may call it.
 
     Attributes:
         caught_up: set once PyBit was told of what the queue held at the start.
     """
 
-    def __init__(self, amqp: AmqpSettings, client: str, front: Front) -> None:
+    def __init__(self, amqp: AmqpSettings, client: str, front: Front, runs: Callable[[int | None], bool]) -> None:
         super().__init__(name="pump", daemon=True)
         self.caught_up = threading.Event()
         self._amqp = amqp
@@ -58,13 +60,14 @@ class Pump(threading.Thread):
         self._queue: Queue | None = None
         self._hand = Hand()
         self._caller = Caller(front, self._hand.known, self._wait, self._ring)
-        self._teller = Teller(client, self._hand, self._caller)
+        self._teller = Teller(client, self._hand, self._caller, runs)
         self._resume = 0.0  # time.monotonic() before which PyBit is not tried, after an outage
         self._outages = 0  # in a row
         self._said = False  # whether the log has that PyBit does not answer
         self._breaks = 0  # of the connection, in a row
         self._greet = True  # whether the client is to be registered now
         self._registered = False
+        self._was_head = False  # whether the last one that was tried had been held
         self._stuck = False  # whether there was nothing that could be done
         self._last_look = False
 
@@ -162,11 +165,13 @@ class Pump(threading.Thread):
         look_at = math.inf if self._hand.is_full else self._look_at
         if not self._caller.is_free:
             self._rest(LOOK_EVERY)
-        elif self._resume <= now and head is not None and due <= now:
+        elif self._resume <= now and head is not None and due <= now and not (self._was_head and look_at <= now):
+            self._was_head = True  # in turns, or what fails would hold up what is new
             self._tell(queue, head)
             if self._hand.is_empty:  # then the queue may be too, and PyBit knows all
                 self._look_at = 0.0
         elif self._resume <= now and look_at <= now:
+            self._was_head = False
             self._look_at = now + LOOK_EVERY
             self._take(queue)
         else:
@@ -199,6 +204,8 @@ class Pump(threading.Thread):
             return
         self._look_at = 0.0
         self._hand.note(delivery)
+        if self._hand.is_full:
+            self._hand.hurry()
         try:
             said = update.parse(delivery.body)
             held = Held(delivery, said, said.job or 0)

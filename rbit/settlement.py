@@ -109,7 +109,8 @@ class Settlement:
             self._rota.hold(job.message.queue)
         if job.copy is not None and job.copy.cancel():  # a lease that it does not need any more
             job.copy = None
-        job.updates.to_pybit = job.updates.to_pybit and not job.outcome.skipped
+        # Nobody has told PyBit of a cancel that the slot saw before it could be ended for that.
+        job.updates.to_pybit = job.updates.to_pybit and (not job.outcome.skipped or job.cancelled != "")
         if fate.status != WAITING or job.updates.last is not None:
             job.updates.finish(fate.status, fate.why, fate.final, partial(self._post_told, job))
         else:

@@ -19,7 +19,8 @@ from rbit.update import Update
 
 log = logging.getLogger("rbit.status")
 
-LONGEST_LANE = 100  # updates of one job that wait; of more, the oldest are passed over
+LARGEST_LANE = 4 << 20  # characters of the updates of one job that wait; of more, the oldest are passed over
+LEAST = 500  # characters that an update counts for, at least
 TELLING = 3.0  # seconds that a hurried stop waits for the last status of a job
 
 # Publishes an update, and calls the last argument when it is published (True) or given up (False). The others:
@@ -55,6 +56,7 @@ class Updates:
         self._lock = threading.Lock()  # guards what follows
         self._waiting: deque[tuple[Update, bool]] = deque()
         self._under_way: tuple[Update, bool] | None = None
+        self._size = 0  # of those that wait
         self._passed_over = 0
         self._owed = False  # whether one for PyBit was given up
 
@@ -116,9 +118,12 @@ class Updates:
             to_pybit = self.to_pybit and self.job is not None and status != self.last
             self.last, self._last_message = status, message
             self._waiting.append((update, to_pybit))
-            while len(self._waiting) > LONGEST_LANE:
-                before = range(len(self._waiting) - 1)
-                del self._waiting[next((n for n in before if not self._waiting[n][1]), 0)]
+            self._size += size_of(update)
+            while self._size > LARGEST_LANE and len(self._waiting) > 1:
+                before = range(len(self._waiting) - 1)  # all but the last one
+                place = next((n for n in before if not self._waiting[n][1]), 0)
+                self._size -= size_of(self._waiting[place][0])
+                del self._waiting[place]
                 self._passed_over += 1
         self._go_on()
 
@@ -128,6 +133,7 @@ class Updates:
             if self._under_way is not None or not self._waiting:
                 return
             self._under_way = update, to_pybit = self._waiting.popleft()
+            self._size -= size_of(update)
             passed_over, self._passed_over = self._passed_over, 0
         if passed_over:
             log.info("%s: older statuses that are not published, as newer ones came: %d", self.label, passed_over)
@@ -144,3 +150,8 @@ class Updates:
         if over:
             self._done()
         self._go_on()
+
+
+def size_of(update: Update) -> int:
+    """Returns how many characters an update counts for."""
+    return LEAST + len(update.status) + len(update.message)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from rbit import steps
 from rbit.caller import Caller, code_of
 from rbit.held import Failures, Hand, Held, content
-from rbit.message import NOT_FOUND, Answer, Entry
+from rbit.message import NOT_FOUND, OK, OVER, PASSING, STATUSES, Answer, Entry
 from rbit.repeats import wait_after, worth_saying
+from rbit.update import Update
 
 log = logging.getLogger("rbit.status")
 
+LATE = 3.0  # seconds; what PyBit gets no sooner was held up, and meanwhile another client may have run its job
 TRIES = 5  # of an update that PyBit answers with 500
 
 
@@ -27,16 +30,18 @@ class Teller:
         client: the client's name.
         hand: what is held.
         caller: calls PyBit.
+        runs: whether a job runs here now; any thread may call it.
 
     Attributes:
         taken: how many updates PyBit has taken.
     """
 
-    def __init__(self, client: str, hand: Hand, caller: Caller) -> None:
+    def __init__(self, client: str, hand: Hand, caller: Caller, runs: Callable[[int | None], bool]) -> None:
         self.taken = 0
         self._client = client
         self._hand = hand
         self._caller = caller
+        self._runs = runs
         self._rejected = 0  # answers with 500, in a row
 
     def tell(self, held: Held) -> Answer | None:
@@ -47,14 +52,14 @@ class Teller:
         if held.id in self._hand.known:
             self._hand.settle(held)
             return None
-        if self._hand.failures(held).outages:
-            # PyBit may have got it, and only its answer was late or lost.
+        if self._hand.failures(held).outages or time.time() - held.update.time > LATE:
             answer, entry = self._caller.last(held.job, self._hand.until)
-            if entry == Entry(held.update.status, self._client):
-                self._took(held)
-                return None
             if not code_of(answer):
                 return answer
+            if entry and self._is_out_of_date(held.update, entry):
+                log.info("%s: PyBit has %s by now, so it is not told of %s", held.label, entry.status, held)
+                self._hand.settle(held)
+                return None
         answer = self._caller.put(held, self._hand.until)
         code = code_of(answer)
         if code == 0:
@@ -66,6 +71,13 @@ class Teller:
         else:
             self._took(held)
         return None
+
+    def _is_out_of_date(self, update: Update, entry: Entry) -> bool:
+        """Whether PyBit has an update, only its answer was late or lost; or knows of a later run of its job."""
+        if entry == Entry(update.status, self._client):
+            return True
+        another = entry.status in OVER or entry.client not in (None, self._client)
+        return another and update.status in PASSING and not self._runs(update.job)
 
     def _took(self, held: Held) -> None:
         steps.reached("PyBit told")
@@ -84,7 +96,10 @@ class Teller:
         failures = self._reject(held, code)
         self._hand.lane(held)
         tries = failures.count
-        if failures.count >= TRIES:
+        if self._hand.is_full and held.update.status not in STATUSES and self._answers(held):
+            # No other update can be taken that would show whose fault it is.
+            self._refused(held, code, "PyBit may have no such status, and others wait")
+        elif failures.count >= TRIES:
             if self._caller.last(held.job, self._hand.until)[0].code == NOT_FOUND:
                 self._refused(held, code, f"{failures.count} times; PyBit knows no job {held.job}")
             elif self.taken > failures.taken:
@@ -92,6 +107,10 @@ class Teller:
             else:
                 tries = self._try_later_ones(held, code)
         failures.due = time.monotonic() + wait_after(tries)
+
+    def _answers(self, held: Held) -> bool:
+        """Whether PyBit gives the history of a job."""
+        return self._caller.last(held.job, self._hand.until)[0].code == OK
 
     def _reject(self, held: Held, code: int) -> Failures:
         """Notes that PyBit answered an update with 500."""

@@ -28,11 +28,10 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from rbit import __version__, tls
-from rbit.message import OUTAGES, Answer, Entry
+from rbit.message import OK, OUTAGES, Answer, Entry
 from rbit.settings import PybitSettings
 from rbit.tls import Tls
 
-OK = 200  # HTTP status code
 LONGEST = 1 << 20  # bytes of an answer that are read
 BUNDLE = "REQUESTS_CA_BUNDLE"  # a variable that requests knows
 _of_thread = threading.local()  # ``timer`` limits the call that the thread is in
@@ -88,9 +87,9 @@ class Web:
             row = (json.loads(text) or [{}])[-1]
             entry = Entry(*(row.get(key) for key in ("status", "buildclient")))
         except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
-            return Answer(None, "its answer makes no sense"), None
+            return Answer(answer.code, "its answer makes no sense"), None
         texts = all(value is None or isinstance(value, str) for value in (entry.status, entry.client))
-        return (answer, entry) if texts else (Answer(None, "its answer makes no sense"), None)
+        return (answer, entry) if texts else (Answer(answer.code, "its answer makes no sense"), None)
 
     def register(self) -> bool:
         """Makes the client's name known if PyBit does not list it; returns whether PyBit has answered."""

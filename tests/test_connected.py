@@ -1,12 +1,14 @@
-"""Whether another client is connected, asked on a real broker."""
+"""Whether another client is connected, and whether we are, asked on a real broker."""
 
 from __future__ import annotations
 
 import threading
 import unittest
 
-from rbit.broker import Connection, is_connected
+from rbit.broker import Connection, Queue, is_connected
+from rbit.errors import ConnectionLost, DeliveryLost
 from tests.support.case import BrokerCase
+from tests.support.proxy import Proxy
 from tests.support.settings import amqp_settings
 
 
@@ -14,12 +16,13 @@ class ConnectedTest(BrokerCase):
     def setUp(self) -> None:
         """Connect as a client does."""
         super().setUp()
-        node = self.node
-        self.connection = Connection(
-            amqp_settings(node.port, 2),
-            "test",
-        )
-        self.addCleanup(self.connection.close)
+        self.connection = self.connect(self.node.port)
+
+    def connect(self, port: int) -> Connection:
+        """Return a new connection by a port."""
+        connection = Connection(amqp_settings(port, 2), "test")
+        self.addCleanup(connection.close)
+        return connection
 
     def asked(self, name: str) -> bool:
         """Return whether a client of this name is connected; fail when no answer comes."""
@@ -36,6 +39,27 @@ class ConnectedTest(BrokerCase):
         self.channel.queue_declare(name, exclusive=True)
         self.assertTrue(self.asked(name))
         self.assertFalse(self.asked(self.declare(self.queue_name("plain"))))
+
+    def test_connection_that_broke_at_an_acknowledgement_is_found_lost_in_the_next_wait(self) -> None:
+        queue = self.declare(self.queue_name())
+        self.publish(queue, "x")
+        with Proxy(self.node.port) as proxy:
+            connection = self.connect(proxy.port)
+            delivery = Queue(connection, queue).get()
+            assert delivery is not None
+            proxy.cut()
+
+            def ack_fails() -> bool:
+                try:
+                    delivery.ack()
+                except DeliveryLost:
+                    return True
+                return False
+
+            self.wait_until(ack_fails, what="the acknowledgement to find it")
+            for _ in range(2):
+                with self.assertRaises(ConnectionLost):
+                    connection.wait(0.0)
 
     def test_name_with_a_line_break_is_no_clients(self) -> None:
         # RabbitMQ would take each as the name without the line break.

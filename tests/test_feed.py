@@ -127,8 +127,9 @@ class FeedTest(FeedCase):
         self.work_off(updates)
         self.channel.queue_delete(self.own)
         self.told = False
-        with self.assertLogs("rbit", logging.WARNING):
+        with self.assertLogs("rbit", logging.INFO) as logged:
             self.work_off(updates)
+        self.assertIn(f"INFO:rbit.broker:queue {self.own} is created", logged.output)
         self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
 
     def test_queue_that_is_deleted_is_made_again_though_somebody_follows(self) -> None:
@@ -139,7 +140,22 @@ class FeedTest(FeedCase):
             self.told = False
             self.work_off(updates)
             self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
-        self.assertEqual(len(self.messages(followed)), 5, "the one that found the queue gone is for PyBit alone")
+        self.assertEqual(len(self.messages(followed)), 6)
+
+    def test_binding_that_is_gone_is_made_again_though_somebody_follows(self) -> None:
+        updates = self.updates(self.feed())
+        self.work_off(updates)
+        self.messages(self.own)
+        for number in range(2):
+            if number:
+                self.channel.exchange_delete("rbit.status")
+            else:
+                self.channel.queue_unbind(self.own, "rbit.status", f"to.{self.client}")
+            followed = self.follow("#")
+            self.told = False
+            self.work_off(updates)
+            self.assertEqual([said["status"] for _, _, said in self.messages(self.own)], ["Building", "Done"])
+            self.assertEqual(len(self.messages(followed)), 3)
 
     def test_full_queue_of_a_follower_holds_nothing_up(self) -> None:
         full = self.queue_name()

@@ -6,41 +6,11 @@ import json
 import logging
 import threading
 import unittest
-from collections.abc import Callable
 
 from rbit.broker import of_type
-from rbit.message import Answer, Entry
+from rbit.message import Answer
 from rbit.pump import LOOK_EVERY
-from tests.support.pump_case import PumpCase
-
-
-class Refusing:
-    """Calls PyBit, but answers a status of one job itself.
-
-    Arguments:
-        answers: called with a job and a status; what it returns is the answer unless it is None.
-        takes: called with a job and a status that PyBit would take.
-    """
-
-    def __init__(
-        self, answers: Callable[[int, str], Answer | None], takes: Callable[[int, str], object] = lambda *_: None
-    ) -> None:
-        self.answers = answers
-        self.takes = takes
-        self.told: list[tuple[int, str]] = []
-
-    def put(self, job: int, status: str) -> Answer:
-        answer = self.answers(job, status)
-        if answer is None:
-            self.told.append((job, status))
-            self.takes(job, status)
-        return answer or Answer(200, "")
-
-    def last(self, job: int) -> tuple[Answer, Entry | None]:
-        return Answer(200, ""), Entry("Waiting", None)
-
-    def register(self) -> bool:
-        return True
+from tests.support.pump_case import PumpCase, Refusing
 
 
 class OrderTest(PumpCase):
@@ -224,6 +194,27 @@ class RefusalTest(PumpCase):
         for name in ("Frobnicating", "Polishing", "Shipping"):
             self.assertGreaterEqual(self.tries(1, name), 5)
         self.assertEqual(sum("is dropped" in line for line in self.lines()), 3)
+
+    def test_job_with_more_unknown_status_names_than_are_held_holds_up_no_other(self) -> None:
+        self.patch("rbit.held.MOST_HELD", 20)
+        self.patch("rbit.teller.wait_after", lambda failures: 600.0)
+        self.put(1, *(f"Step{number}" for number in range(50)))
+        self.put(2, "Building", "Done")
+        self.put(1, "Done")
+        self.pump()
+        self.wait_for(2, "Building", "Done")
+        dropped = [line for line in self.lines(logging.ERROR) if "others wait; it is dropped" in line]
+        self.assertGreater(len(dropped), 25)
+
+    def test_what_is_new_is_not_held_up_by_what_fails_again_and_again(self) -> None:
+        self.patch("rbit.teller.wait_after", lambda failures: 0.0)
+        self.patch("rbit.teller.TRIES", 10**6)
+        front = Refusing(lambda job, status: Answer(500, "") if job == 1 else None)
+        self.put(1, "Building")
+        for status in ("Building", "Done"):
+            self.put(2, status)
+        self.pump(front=front)
+        self.wait_until(lambda: len(front.told) == 2, what="the other job")
 
     def test_refused_one_between_two_that_fail_is_dropped_once(self) -> None:
         codes = {"Frobnicating": 500, "Malformed": 400}

@@ -11,8 +11,7 @@ import requests
 
 from rbit.message import Answer, Entry
 from tests.support.proxy import Proxy
-from tests.support.pump_case import PumpCase
-from tests.test_pump import Refusing
+from tests.support.pump_case import PumpCase, Refusing
 
 
 class PybitOutageTest(PumpCase):
@@ -81,6 +80,7 @@ class PybitOutageTest(PumpCase):
         self.assertEqual(rows, {job: ["Building", "Done"] for job in (1, 2, 3)})
 
     def test_status_that_pybit_has_of_another_client_is_told_all_the_same(self) -> None:
+        self.running.add(1)
         form = {"status": "Building", "client": "another"}
         requests.put(f"{self.web.url}/job/1", form, auth=("admin", "pass"), timeout=10)
         self.web.die()
@@ -89,6 +89,32 @@ class PybitOutageTest(PumpCase):
         self.wait_for_line("PyBit does not answer")
         self.web.come_back()
         self.wait_for(1, "Building", "Building")
+
+    def late(self, statuses: tuple[str, ...], entry: Entry) -> list[tuple[int, str]]:
+        """Put statuses of job 1 that are a minute old; return what is told to a PyBit that has this last entry."""
+        front = Refusing(lambda job, status: None)
+        front.last = lambda job: (Answer(200, ""), entry)  # type: ignore[method-assign]
+        self.put(1, *statuses, at=time.time() - 60.0)
+        pump = self.pump(front=front)
+        self.wait_until(pump.caught_up.is_set, what="the end")
+        self.wait_for_empty_queue()
+        pump.close(10.0)
+        return front.told
+
+    def test_late_status_of_a_run_that_another_client_has_followed_is_not_told(self) -> None:
+        for entry in (Entry("Building", "another"), Entry("Done", "another"), Entry("Cancelled", None)):
+            self.assertEqual(self.late(("Building", "Waiting"), entry), [], entry)
+            self.assertEqual(self.late(("Blocked", "Failed"), entry), [(1, "Failed")], entry)
+        self.wait_for_line("job 1: PyBit has Done by now, so it is not told of the status Building")
+
+    def test_late_status_that_nobody_has_followed_is_told(self) -> None:
+        expected = [(1, "Building"), (1, "Waiting")]
+        for entry in (Entry("Waiting", None), Entry("Blocked", self.client), Entry(None, None)):
+            self.assertEqual(self.late(("Building", "Waiting"), entry), expected, entry)
+
+    def test_late_status_of_a_job_that_runs_here_is_told_whoever_had_it_before(self) -> None:
+        self.running.add(1)
+        self.assertEqual(self.late(("Building",), Entry("Building", "another")), [(1, "Building")])
 
     def test_slow_pybit_gets_each_once(self) -> None:
         self.web.slow(0.3)
@@ -212,6 +238,25 @@ class BrokerOutageTest(PumpCase):
             self.wait_for(1, "Building", "Done")
             self.wait_for_empty_queue()
             self.assertEqual((self.tries(1), proxy.accepted), (2, 2))
+
+    def test_call_that_begins_as_the_connection_is_found_lost_is_not_made_twice(self) -> None:
+        self.patch("rbit.teller.wait_after", lambda failures: 1.0)
+        self.web.fail_next(1, 500, "^/job/1$")
+        with Proxy(self.node.port) as proxy:
+            self.put(1, "Building", "Done")
+            pump = self.pump(proxy.port)
+            self.wait_for_line("trying again")
+            self.web.slow(2.0, "^/job/[12]$")
+            self.put(2, "Building")
+            pump.wake()
+            self.wait_until(lambda: self.tries(2) > 0, what="the call about the other job")
+            proxy.cut()  # and when it is over, job 1 is due
+            self.wait_until(lambda: self.tries(1) > 1, what="the call about job 1")
+            self.web.slow(0)
+            self.wait_for(1, "Building", "Done")
+            self.wait_for_empty_queue()
+        self.assertEqual((self.statuses(1), self.statuses(2)), (["Building", "Done"], ["Building"]))
+        self.assertNotIn("a fault in rbit", "\n".join(self.lines()))
 
     def test_acknowledgement_that_is_lost_doubles_nothing(self) -> None:
         self.web.slow(1.0, "/job/1")

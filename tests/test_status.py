@@ -7,7 +7,7 @@ import re
 import unittest
 from collections.abc import Callable
 
-from rbit.status import LONGEST_LANE, Updates
+from rbit.status import LARGEST_LANE, LEAST, Updates
 from rbit.update import Update
 
 Publish = Callable[[bool], None]
@@ -128,15 +128,28 @@ class UpdatesTest(unittest.TestCase):
 
     def test_job_that_reports_ever_more_takes_no_more_memory_and_keeps_its_last_statuses(self) -> None:
         updates = self.updates()
-        sent = ["Building", "Waiting", "Blocked"] * 3000
+        long, most = "x" * 100_000, LARGEST_LANE // 100_000
+        sent = [(status, f"{number} {long}") for number in range(100) for status in ("Building", "Waiting")]
+        for status, message in sent:
+            updates.set_status(status, message)
+        self.finish(updates, "Done")
+        waiting = list(updates._waiting)
+        self.assertLess(sum(len(update.message) for update, _ in waiting), LARGEST_LANE)
+        self.confirm_all()
+        kept = [(update.status, update.message) for update, _, _ in self.sent]
+        self.assertEqual(kept, [sent[0], *sent[len(sent) - len(kept) + 2:], ("Done", "")])
+        self.assertGreater(len(kept), most - 2)
+        passed_over = [re.search("not published, as newer ones came: ([0-9]+)", line) for line in self.logged]
+        self.assertEqual([int(found[1]) for found in passed_over if found], [len(sent) + 1 - len(kept)])
+
+    def test_burst_of_statuses_is_published_whole(self) -> None:
+        updates = self.updates()
+        sent = ["Building", "Waiting", "Blocked"] * 1000
         for status in sent:
             updates.set_status(status)
         self.finish(updates, "Done")
-        self.assertEqual(len(updates._waiting), LONGEST_LANE)
         self.confirm_all()
-        self.assertEqual(self.statuses(), [sent[0], *sent[-LONGEST_LANE + 1:], "Done"])
-        passed_over = [re.search("not published, as newer ones came: ([0-9]+)", line) for line in self.logged]
-        self.assertEqual([int(found[1]) for found in passed_over if found], [len(sent) - LONGEST_LANE])
+        self.assertEqual(self.statuses(to_pybit=True), [*sent, "Done"])
 
     def test_progress_of_a_job_crowds_out_no_transition(self) -> None:
         updates = self.updates()
@@ -151,9 +164,10 @@ class UpdatesTest(unittest.TestCase):
 
     def test_last_status_is_never_passed_over(self) -> None:
         updates = self.updates()
-        for number in range(LONGEST_LANE + 1):
+        last = LARGEST_LANE // LEAST
+        for number in range(last + 1):
             updates.set_status(f"status {number}")
-        self.finish(updates, f"status {LONGEST_LANE}", "the end")  # no transition, so PyBit does not get it
+        self.finish(updates, f"status {last}", "the end")  # no transition, so PyBit does not get it
         self.confirm_all()
         self.assertEqual((self.sent[-1][0].message, self.sent[-1][0].final), ("the end", True))
 

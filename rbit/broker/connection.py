@@ -164,6 +164,8 @@ class Connection:
 
     def wait(self, seconds: float) -> None:
         """Serves the connection for at most ``seconds``, less after ``wake``. Errors: ConnectionLost."""
+        if not self._connection.is_open:  # what found that out has said so in its own way; pika would not
+            raise ConnectionLost("the connection is closed")
         with self.translated():
             self._asked_at = None  # not an answer, but time is awaited
             self._connection.process_data_events(time_limit=seconds)

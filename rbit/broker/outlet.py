@@ -15,7 +15,7 @@ from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, 
 
 from rbit.broker.connection import open_connection, reason
 from rbit.broker.forms import Form, Topic, other_type
-from rbit.broker.queue import NOT_FOUND
+from rbit.broker.queue import NOT_FOUND, is_missing
 from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed, Unroutable
 from rbit.message import Properties
 from rbit.settings import AmqpSettings
@@ -108,9 +108,8 @@ class Outlet:
         elif (form.name, form.key) not in self._there:
             self._ensure_topic(form)
             self._there.add((form.name, form.key))
-        elif form.queue is not None:  # another queue would take what was to be published there, were it gone
-            with translated(form.queue.name):
-                self._channel.queue_declare(form.queue.name, passive=True)
+        elif form.queue is not None:
+            self._bind(form, form.queue)
 
     def _ensure_topic(self, form: Topic) -> None:
         with translated(form.name):
@@ -122,6 +121,18 @@ class Outlet:
             self._ensure_queue(form.queue)
             with translated(form.queue.name), self._other_channel() as channel:
                 channel.queue_bind(form.queue.name, form.name, form.key)
+
+    def _bind(self, form: Topic, queue: Form) -> None:
+        """Makes sure that the queue is still bound: a publish does not tell, if another one takes the message."""
+        try:
+            with translated(queue.name):
+                self._channel.queue_bind(queue.name, form.name, form.key)
+        except PublishFailed as error:
+            if not is_missing(error):
+                raise
+            self.renew()
+            self._ensure_topic(form)
+            self._there.add((form.name, form.key))
 
     def _declare_topic(self, form: Topic, passive: bool) -> None:
         with self._other_channel() as channel:

@@ -14,7 +14,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from rbit.broker.connection import Connection, reason
 from rbit.broker.forms import of_type
 from rbit.broker.properties import plain
-from rbit.errors import DeliveryLost, QueueUnavailable
+from rbit.errors import BrokerError, DeliveryLost, QueueUnavailable
 from rbit.message import Properties, Settled
 
 log = logging.getLogger("rbit.broker")
@@ -273,7 +273,7 @@ class Queue:
         self._channel = None
 
 
-def is_missing(error: QueueUnavailable) -> bool:
+def is_missing(error: BrokerError) -> bool:
     """Whether the broker said that the queue or exchange does not exist, and not that its node is down."""
     cause = error.__cause__
     return (

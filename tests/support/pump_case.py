@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from unittest import mock
 
 from rbit.front import Front
+from rbit.message import Answer, Entry
 from rbit.pump import Pump
 from rbit.update import Update
 from rbit.web import Web
@@ -34,6 +36,7 @@ class PumpCase(BrokerCase):
             self.web.add_job(job)
         self.client = f"client-{secrets.token_hex(4)}"
         self.pumps: list[Pump] = []
+        self.running: set[int | None] = set()  # jobs that run here
         self.own = f"rbit.status.{self.client}"
         self.channel.queue_declare(self.own, durable=True)
         self.addCleanup(self.channel.queue_delete, self.own)
@@ -60,17 +63,17 @@ class PumpCase(BrokerCase):
         """
         amqp = amqp_settings(port or self.node.port, heartbeat)
         web = Web(pybit_settings(self.web.url, timeout=timeout, gate_timeout=5.0), self.client)
-        made = Pump(amqp, self.client, front or web)
+        made = Pump(amqp, self.client, front or web, lambda job: job in self.running)
         made.start()
         self.pumps.append(made)
         self.addCleanup(made.join, 30.0)
         self.addCleanup(made.close, 0.0)
         return made
 
-    def put(self, job: int | None, *statuses: str, **properties: object) -> None:
-        """Publish updates of a job to the queue, as a client does."""
+    def put(self, job: int | None, *statuses: str, at: float | None = None, **properties: object) -> None:
+        """Publish updates of a job to the queue, as a client does. ``at``: when they were reported; None: now."""
         for status in statuses:
-            update = Update(job, "builds", self.client, status, "", time.time())
+            update = Update(job, "builds", self.client, status, "", at or time.time())
             named = {"message_id": secrets.token_hex(8), "content_type": "application/json", **properties}
             self.publish(self.own, update.body, **named)
 
@@ -117,3 +120,35 @@ class PumpCase(BrokerCase):
     def hands_are_empty(self) -> bool:
         """Return whether no pump holds an update."""
         return all(pump._hand.is_empty for pump in self.pumps)
+
+
+class Refusing:
+    """Calls PyBit, but answers a status of one job itself.
+
+    Arguments:
+        answers: called with a job and a status; what it returns is the answer unless it is None.
+        takes: called with a job and a status that PyBit would take.
+    """
+
+    def __init__(
+        self, answers: Callable[[int, str], Answer | None], takes: Callable[[int, str], object] = lambda *_: None
+    ) -> None:
+        self.answers = answers
+        self.takes = takes
+        self.told: list[tuple[int, str]] = []
+
+    def put(self, job: int, status: str) -> Answer:
+        """Take a status, or answer otherwise."""
+        answer = self.answers(job, status)
+        if answer is None:
+            self.told.append((job, status))
+            self.takes(job, status)
+        return answer or Answer(200, "")
+
+    def last(self, job: int) -> tuple[Answer, Entry | None]:
+        """Return that the job waits."""
+        return Answer(200, ""), Entry("Waiting", None)
+
+    def register(self) -> bool:
+        """Know the client."""
+        return True
