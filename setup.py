@@ -34,6 +34,7 @@ setup(
             "ruff",
             "setuptools>=70.1",
             "supervisor>=4.3",
+            "trustme>=1.1",
             "types-psutil",
             "types-requests",
         ],

@@ -9,6 +9,9 @@ import configparser
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rbit.secret import Secret
+from rbit.tls import Tls
+
 LONGEST_NAME = 255  # bytes; AMQP carries the name of a queue, and a routing key, with its length in one byte
 
 
@@ -64,16 +67,18 @@ class AmqpSettings:
         heartbeat: seconds, 1 to 65535.
         connect_timeout: seconds for which the first connection is tried.
         queue_type: ``classic`` or ``quorum``: the type of the durable queues of rbit's own.
+        tls: None for none.
     """
 
     host: tuple[tuple[str, int | None], ...]
     port: int
     user: str
-    password: str = field(repr=False)
+    password: Secret
     virtual_host: str
     heartbeat: int
     connect_timeout: float
     queue_type: str
+    tls: Tls | None = None
 
     @property
     def nodes(self) -> list[tuple[str, int]]:
@@ -95,13 +100,15 @@ class PybitSettings:
         user, password: for basic authentication; an empty user means none.
         timeout: seconds to connect, and seconds to wait for an answer.
         gate_timeout: seconds that PyBit has to say, before a job starts, what it knows of it.
+        tls: None for http.
     """
 
     url: str
     user: str
-    password: str = field(repr=False)
+    password: Secret
     timeout: float
     gate_timeout: float
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True)

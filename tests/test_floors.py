@@ -11,11 +11,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "rbit"
 
 FLOORS = (
     {"errors", "files", "steps"},
+    {"secret", "tls"},
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
         "surroundings", "surplus", "logs", "start", "stop", "cancels", "console",
+        "inherited",
     },
-    {"arguments", "decode", "finder", "schema", "template"},
+    {"access", "arguments", "decode", "finder", "schema", "template"},
     {"config", "message"},
     {"broker", "envelope", "tree", "update", "runners", "worker", "front"},
     {"publisher", "process", "link", "presence", "sources", "status", "held", "web", "submission", "watch",

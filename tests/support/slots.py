@@ -20,10 +20,11 @@ from rbit.job import Job, Outcome
 from rbit.message import CANCELLED, Properties
 from rbit.publisher import Publisher
 from rbit.runners import make
-from rbit.settings import AmqpSettings, RunnerSettings
+from rbit.settings import RunnerSettings
 from rbit.slot import Slot
 from rbit.tree import Forest, Ladder
 from rbit.update import Update
+from tests.support.settings import amqp_settings
 from tests.support.waiting import wait_until
 
 LONG = 60.0  # seconds; longer than any test waits, so what ended within the test did not wait for it
@@ -32,7 +33,7 @@ INTERRUPT: Ladder = ((signal.SIGINT, LONG),)
 THEN_TERMINATE: Ladder = ((signal.SIGINT, SHORT), (signal.SIGTERM, LONG))
 THEN_KILL: Ladder = ((signal.SIGINT, SHORT), (signal.SIGTERM, SHORT))
 CANCEL = Outcome(CANCELLED, "cancelled")
-AMQP = AmqpSettings((("127.0.0.1", None),), 1, "guest", "guest", "/", 30, 60.0, "classic")
+AMQP = amqp_settings(1)
 
 JOBS = '''
 import os, signal, subprocess, sys, time
