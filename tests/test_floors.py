@@ -10,19 +10,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "rbit"
 
 FLOORS = (
-    {"errors", "files", "steps"},
+    {"errors", "files", "folders", "steps"},
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
-        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console",
+        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "clipped",
     },
-    {"arguments", "decode", "finder", "schema", "template"},
+    {"arguments", "decode", "finder", "schema", "template", "joblog"},
     {"config", "message"},
     {"broker", "envelope", "tree", "update", "runners", "worker", "front"},
     {"publisher", "process", "link", "presence", "sources", "status", "held", "web", "submission", "watch",
      "sender", "sweep"},
     {"feed", "caller"},
     {"job", "teller"},
-    {"gate", "claims", "fate", "default_queue", "pump"},
+    {"gate", "claims", "fate", "default_queue", "pump", "report"},
     {"slot", "leases", "commands"},
     {"settlement", "crew"},
     {"intake"},
