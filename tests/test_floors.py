@@ -13,7 +13,7 @@ FLOORS = (
     {"errors", "files", "folders", "steps"},
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
-        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "clipped",
+        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "clipped", "jsonlog",
     },
     {"arguments", "decode", "finder", "schema", "template", "joblog"},
     {"config", "message"},
@@ -33,7 +33,8 @@ FLOORS = (
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 
 # Outside libraries, and the only modules that may load them.
-ONLY = {"pika": {"broker"}, "requests": {"web"}, "urllib3": {"web"}, "psutil": set(), "jsonpickle": {"models"}}
+ONLY = {"pika": {"broker"}, "requests": {"web"}, "urllib3": {"web"}, "psutil": set(), "jsonpickle": {"models"},
+        "pythonjsonlogger": {"jsonlog"}}
 
 
 def module_of(path: Path) -> str:
