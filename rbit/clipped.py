@@ -6,7 +6,7 @@ import contextlib
 import os
 
 CHUNK = 1 << 20  # bytes that are moved at once
-LONGEST = 1 << 17  # bytes in which the end of a line is looked for
+LONGEST = 1 << 18  # bytes in which the end of a line is looked for
 MARK = b"\n[... %20d bytes are left out here ...]\n\n"
 MARKED = len(MARK % 0)
 

@@ -20,7 +20,7 @@ LONGEST_VALUE = 2000  # characters of a setting in the head of a job log
 LONGEST_SHOWN = 255  # characters of what strangers have named
 HIDDEN = "***"
 
-SECRET = re.compile(r"pass|pwd|secret|token|key|cred|auth(?!or)|private|cookie|session", re.IGNORECASE)
+SECRET = re.compile(r"pass|pwd|secret|token|key|cred|auth(?!ors?(?![a-z]))|private|cookie|session", re.IGNORECASE)
 # A secret in a value: --password x, password=x, "token": "x", Authorization: Bearer x, and https://user:x@host.
 _INSIDE = (
     re.compile(rf"((?:--?|\b)[\w-]*(?:{SECRET.pattern})[\w-]*[\"']?(?:\s*[=:]\s*))(?:(?:Bearer|Basic)\s+)?"
