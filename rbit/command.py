@@ -150,7 +150,8 @@ def formatter_of(log_format: str | None) -> logging.Formatter:
 
 def start_logging(settings: Config, debug: bool, log_format: str | None = None) -> None:
     """Sets up logging: as the INI file says, else to standard output. Errors: ConfigError, UsageError."""
-    with_fields()
+    if settings.logging is not None or log_format == JSON:
+        with_fields()
     if settings.logging is not None:
         if log_format is not None:
             raise errors.UsageError(f"--log-format does not go with the logging sections of {settings.path}")

@@ -72,8 +72,9 @@ def create(root: str, folders: Sequence[str], name: str, ending: str, head: byte
         try:
             write(fd, head, 0)
         except OSError:
-            os.unlink(path, dir_fd=here)
             os.close(fd)
+            with contextlib.suppress(OSError):
+                os.unlink(path, dir_fd=here)
             raise
         return fd
 

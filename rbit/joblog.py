@@ -74,13 +74,17 @@ class JobLogs:
             log.info("the job logs in %s/%s can be written again", self.root, folder)
 
     def _sweep(self, root: str) -> None:
+        said = False
         while True:
             try:
                 count = folders.remove_old(root, self._days, ENDING, FIRST)
+                said = False
                 if count:
                     log.info("%d job logs of more than %d days are removed", count, self._days)
             except OSError as error:
-                log.warning("old job logs in %s cannot be removed: %s", root, error.strerror)
+                if not said:
+                    log.warning("no old job logs can be removed from %s: %s", root, error.strerror)
+                said = True
             time.sleep(SWEEP)
 
 
