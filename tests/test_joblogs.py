@@ -241,6 +241,25 @@ class FaultsTest(LogCase):
         rbit.wait()
         self.assertEqual(entries(path.read_text("utf-8")), [("status", "Building"), ("stdout", "begun")])
 
+    def test_log_of_a_job_that_prints_without_pause_is_whole_after_rbit_was_killed(self) -> None:
+        self.publish(self.queue_name(), "y", message_id="m")
+        rbit = self.client(f"shell!yes {'x' * 90}", command='exec "$@" >/dev/null', log_limit=1)
+
+        def clipped() -> list[Path]:
+            return [path for path in (rbit.folder / "logs").rglob("*.log") if b"bytes are left" in path.read_bytes()]
+
+        self.wait_until(clipped, what="a log that was full")
+        rbit.signal(signal.SIGKILL)
+        rbit.wait()
+        [path] = clipped()
+        self.assertLessEqual(path.stat().st_size, 1_000_000)
+        text = path.read_text("utf-8")
+        self.assertTrue(text.startswith("rbit job log\nqueue:"))
+        whole = entries(text)[:-1]  # the last line may have been cut
+        self.assertEqual(whole[0], ("status", "Building"))
+        others = {entry for entry in whole if entry != ("stdout", "x" * 90)}
+        self.assertEqual(len(others - {("status", "Building"), ("", "")}), 1, others)
+
     def test_log_that_is_removed_while_its_job_runs_goes_on_in_a_new_file(self) -> None:
         rbit, path = self.held()
         path.unlink()
