@@ -246,7 +246,8 @@ class FaultsTest(LogCase):
         rbit = self.client(f"shell!yes {'x' * 90}", command='exec "$@" >/dev/null', log_limit=1)
 
         def clipped() -> list[Path]:
-            return [path for path in (rbit.folder / "logs").rglob("*.log") if b"bytes are left" in path.read_bytes()]
+            found = (rbit.folder / "logs").rglob("*.log")
+            return [path for path in found if b"bytes are left" in path.read_bytes()]
 
         self.wait_until(clipped, what="a log that was full")
         rbit.signal(signal.SIGKILL)
