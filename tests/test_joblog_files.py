@@ -18,9 +18,9 @@ from rbit.clipped import MARKED, Clipped
 from rbit.joblog import JobLogs
 from rbit.report import masked
 from rbit.tree import TERMINATE
+from tests.support.joblog_case import LogCase
 from tests.support.rbit_process import rbit_command
 from tests.support.slots import CANCEL, SlotCase
-from tests.test_joblogs import LogCase
 
 LIMIT = 1_000_000  # bytes
 MARK = re.compile(rb"\n\[\.\.\. +(\d+) bytes are left out here \.\.\.\]\n\n")
