@@ -107,6 +107,9 @@ CLIENT_KEYS = (
     Key("max_jobs_per_worker", ini.whole(0, 10**9), "a number from 0 to 1000000000", default="0"),
     Key("worker_idle", ini.seconds, ini.SECONDS, default="300"),
     Key("default_queue", _queue, "a queue name of 1 to 255 bytes"),
+    Key("log_dir", ini.matching(".+"), "a folder"),
+    Key("log_limit", ini.whole(1, 10**6), "a number of megabytes from 1 to 1000000", default="50"),
+    Key("log_keep_days", ini.whole(0, 36500), "a number of days from 0 to 36500", default="30"),
 )
 # What becomes of messages: in [rbit] for all queues, in a runner's section for that one.
 FATE_KEYS = (

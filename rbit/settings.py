@@ -31,6 +31,9 @@ class ClientSettings:
         max_jobs_per_worker: a worker is replaced after so many jobs; 0: never.
         worker_idle: seconds without a job after which a slot's processes are ended.
         default_queue: where build requests are collected for which there is no queue yet; None: nowhere.
+        log_dir: the folder in which each run of a job gets a log; None: no such logs.
+        log_limit: how long one of them may become, in millions of bytes.
+        log_keep_days: how many days old they become; 0: any number.
     """
 
     name: str
@@ -47,6 +50,9 @@ class ClientSettings:
     max_jobs_per_worker: int
     worker_idle: float
     default_queue: str | None
+    log_dir: str | None
+    log_limit: int
+    log_keep_days: int
 
     def queue_names(self) -> list[str]:
         """Return the queue that PyBit uses for each suite; none when a part of the names is missing."""

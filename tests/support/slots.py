@@ -17,6 +17,7 @@ from rbit import keeper
 from rbit.broker import Delivery
 from rbit.feed import Feed
 from rbit.job import Job, Outcome
+from rbit.joblog import JobLogs
 from rbit.message import CANCELLED, Properties
 from rbit.publisher import Publisher
 from rbit.runners import make
@@ -113,7 +114,7 @@ class SlotCase(unittest.TestCase):
         forest = arguments.pop("forest", None) or Forest()
         # It has made this process a parent of orphans, which is not wanted by other tests.
         self.addCleanup(ctypes.CDLL(None).prctl, keeper.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-        slot = Slot(1, forest, self.done.put, **arguments)
+        slot = Slot(1, forest, self.done.put, arguments.pop("logs", JobLogs(None, 1, 0)), **arguments)
         slot.start()
         self.addCleanup(slot.join, 30.0)
         self.addCleanup(slot.close)
