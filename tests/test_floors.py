@@ -14,7 +14,8 @@ FLOORS = (
     {"secret", "tls"},
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
-        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "inherited", "clipped", "jsonlog",
+        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "inherited", "clipped",
+        "jsonlog",
     },
     {"access", "arguments", "decode", "finder", "schema", "template", "joblog"},
     {"config", "message"},
