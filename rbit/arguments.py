@@ -56,7 +56,8 @@ def parser() -> Parser:
         epilog="Exit statuses: 0 sent, and with --wait every job ended Done or Uploaded; 1 with --wait, a job did "
         "not; 64 wrong command line, or BODY cannot be read; 69 RabbitMQ not reached or lost, or it refused "
         "something, or the client is not connected; 70 a fault in rbit; 74 standard output cannot be written; 77 "
-        "RabbitMQ refused the user, the password or the virtual host; 78 mistakes in CONFIG; 130 interrupted.",
+        "RabbitMQ refused the user, the password or the virtual host, or TLS fails; 78 mistakes in CONFIG; "
+        "130 interrupted.",
     )
     made.add_argument("config", metavar="CONFIG", help="the INI file of rbit; its [amqp] says where RabbitMQ is")
     made.add_argument("queue", metavar="QUEUE", nargs="?", type=name, help="the queue; not needed with --cancel")

@@ -34,6 +34,9 @@ def report(path: str) -> list[str]:
     for section in settings.runners:
         for warning in runners.make(section).warnings:
             warn(f"{path}: [runner:{section.queue}] runner: {warning}")
+    folder = settings.client.log_dir
+    if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
+        warn(f"{path}: [rbit] log_dir: {folder!r} is no folder that can be written, so there will be no job logs")
     shown = {section.queue: first_line(section.runner) for section in settings.runners}
     if settings.client.default_queue is not None:
         shown[settings.client.default_queue] = "default queue"

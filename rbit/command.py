@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rbit import __version__, console, errors
 from rbit.console import Parser, say
-from rbit.logs import Output
+from rbit.logs import Output, with_fields
 
 if TYPE_CHECKING:
     from rbit.config import Config
@@ -25,6 +25,8 @@ log = logging.getLogger("rbit")
 PROGRAM = "rbit"
 LONGEST = 2_000_000  # seconds, as in the INI file
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
+TEXT, JSON = "text", "json"
+NO_JSON = "--log-format json needs the package python-json-logger, 3.1 or later: pip install 'rbit[json]'"
 
 
 def seconds(text: str) -> float:
@@ -46,7 +48,7 @@ def parser() -> Parser:
         epilog="Exit statuses: 0 stopped or done; 1 with --once, a job did not end Done; 64 wrong command line, "
         "also a QUEUE without a runner section; 69 RabbitMQ not reached at the start, or not to the end of "
         "--list-failed and --retry-failed; 70 a fault in rbit; 74 standard output cannot be written; 77 "
-        "RabbitMQ refused the user, the password or the virtual host; 78 mistakes in CONFIG.",
+        "RabbitMQ refused the user, the password or the virtual host, or TLS fails; 78 mistakes in CONFIG.",
     )
     made.add_argument("config", metavar="CONFIG", help="the INI file; the README describes it")
     made.add_argument(
@@ -65,6 +67,9 @@ def parser() -> Parser:
         "they failed, their body, message id or package",
     )
     made.add_argument("--debug", action="store_true", help="log more")
+    made.add_argument(
+        "--log-format", choices=(TEXT, JSON), metavar="FORMAT", help="text, or json: an object a line"
+    )
     made.add_argument("--version", action="version", version=f"rbit {__version__}")
     return made
 
@@ -109,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
     if options.retry_failed is not None:
         return say(failed.Failed(settings, options.retry_failed, options.match or "").retry(), PROGRAM)
     made = {section.queue: runners.make(section) for section in settings.runners}
-    start_logging(settings, options.debug)
+    start_logging(settings, options.debug, options.log_format)
     poll_time = options.poll_time or settings.client.polling_time
     announce(settings, made, poll_time)
     client = Client(settings, made, poll_time, options.once, front_of(settings))
@@ -132,9 +137,24 @@ def log_too(error: Exception) -> None:
         log.critical("%s", error)
 
 
-def start_logging(settings: Config, debug: bool) -> None:
-    """Sets up logging: as the INI file says, else to standard output. Errors: ConfigError."""
+def formatter_of(log_format: str | None) -> logging.Formatter:
+    """Returns the formatter for a value of ``--log-format``. Errors: UsageError."""
+    if log_format != JSON:
+        return logging.Formatter(FORMAT)
+    try:
+        from rbit.jsonlog import Objects  # noqa: PLC0415
+    except ImportError as error:
+        raise errors.UsageError(NO_JSON) from error
+    return Objects()
+
+
+def start_logging(settings: Config, debug: bool, log_format: str | None = None) -> None:
+    """Sets up logging: as the INI file says, else to standard output. Errors: ConfigError, UsageError."""
+    if settings.logging is not None or log_format == JSON:
+        with_fields()
     if settings.logging is not None:
+        if log_format is not None:
+            raise errors.UsageError(f"--log-format does not go with the logging sections of {settings.path}")
         try:
             logging.config.fileConfig(settings.logging, disable_existing_loggers=False)
         except Exception as error:  # fileConfig evaluates what the file says: anything may be raised
@@ -145,7 +165,8 @@ def start_logging(settings: Config, debug: bool) -> None:
         level = logging.DEBUG if debug else logging.INFO
         stream = sys.stdout or sys.stderr  # None: it was closed before the start
         handler = Output(stream) if stream else logging.NullHandler()
-        logging.basicConfig(handlers=[handler], level=level, format=FORMAT)
+        handler.setFormatter(formatter_of(log_format))
+        logging.basicConfig(handlers=[handler], level=level)
     # rbit says what matters of their failures itself, in one line.
     for name, level in (("pika", logging.CRITICAL), ("urllib3", logging.ERROR)):
         if logging.getLogger(name).level == logging.NOTSET:

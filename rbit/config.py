@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import configparser
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
-from rbit import ini
+from rbit import access, ini
 from rbit.errors import ConfigError
 from rbit.ini import Document
-from rbit.schema import AMQP_KEYS, CLIENT_KEYS, FATE_KEYS, OTHER_NAMES, PYBIT_KEYS, RUNNER_KEYS, SCHEMA
+from rbit.schema import AMQP_KEYS, CLIENT_KEYS, FATE_KEYS, OTHER_NAMES, PASSWORD, PYBIT_KEYS, RUNNER_KEYS, SCHEMA
 from rbit.settings import (
     LONGEST_NAME,
     AmqpSettings,
@@ -28,6 +29,7 @@ __all__ = ["AmqpSettings", "ClientSettings", "Config", "PybitSettings", "RunnerS
 Examine = Callable[[RunnerSettings], list[str]]  # see `read`
 Ask = Callable[[AmqpSettings, list[str]], list[str]]
 
+PORT, TLS_PORT = 5672, 5671
 LEASE_PARTS = 5  # lease_renew is this part of lease_ttl
 LEASE_LEAST_PARTS = 3  # a renewal that fails once must not let the lease run out
 LOGGING = {"loggers": "logger_", "handlers": "handler_", "formatters": "formatter_"}
@@ -48,8 +50,8 @@ def read(path: str, examine: Examine | None = None, ask: Ask | None = None) -> C
     for section in ("rbit", "amqp", "pybit"):
         document.refuse_unknown(section, SCHEMA[section], OTHER_NAMES)
     client = _client(document)
-    amqp = AmqpSettings(**document.values("amqp", AMQP_KEYS))
-    pybit = PybitSettings(**document.values("pybit", PYBIT_KEYS)) if "pybit" in document.sections else None
+    amqp = _amqp(document)
+    pybit = _pybit(document) if "pybit" in document.sections else None
     runners = tuple(_runners(document, examine, client.name or ""))
     _check_default_queue(document, client)
     logging = _logging(document)
@@ -59,7 +61,9 @@ def read(path: str, examine: Examine | None = None, ask: Ask | None = None) -> C
             document.mistake(text, "amqp")
     if document.mistakes:
         raise ConfigError(document.mistakes)
-    return Config(path, client, amqp, pybit, runners, tuple(_warnings(document, client)), logging)
+    warnings = [*_warnings(document, client)]
+    warnings += access.warnings(document, {"amqp": amqp.tls, "pybit": pybit.tls if pybit else None}, PASSWORD)
+    return Config(path, client, amqp, pybit, runners, tuple(warnings), logging)
 
 
 def _check_sections(document: Document) -> None:
@@ -86,6 +90,23 @@ def _client(document: Document) -> ClientSettings:
             expected = f"expected at most a third of lease_ttl, {ttl / LEASE_LEAST_PARTS:g} s here, got {renew:g}"
             document.mistake(expected, "rbit", "lease_renew")
     return ClientSettings(**values)
+
+
+def _amqp(document: Document) -> AmqpSettings:
+    values = document.values("amqp", AMQP_KEYS)
+    wanted = values.pop("ssl")
+    values["port"] = values["port"] or (TLS_PORT if wanted else PORT)
+    password = access.secret(document, "amqp", values)
+    tls = access.protection(document, "amqp", values, wanted is not False, "ssl = yes")
+    return AmqpSettings(password=password, tls=tls, **values)
+
+
+def _pybit(document: Document) -> PybitSettings:
+    values = document.values("pybit", PYBIT_KEYS)
+    wanted = values["url"] is None or urlsplit(values["url"]).scheme == "https"
+    password = access.secret(document, "pybit", values)
+    tls = access.protection(document, "pybit", values, wanted, "https in url")
+    return PybitSettings(password=password, tls=tls, **values)
 
 
 def _runners(document: Document, examine: Examine | None, name: str) -> Iterator[RunnerSettings]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rbit.gate import Gate
 from rbit.job import Job, Outcome
+from rbit.joblog import JobLogs
 from rbit.settings import ClientSettings
 from rbit.slot import Slot
 from rbit.tree import TERMINATE, Forest, Ladder
@@ -25,9 +26,10 @@ class Crew:
 
     def __init__(self, settings: ClientSettings, gate: Gate, done: Callable[[Job], None]) -> None:
         forest = Forest()
+        self._logs = JobLogs(settings.log_dir, settings.log_limit, settings.log_keep_days)
         self._done = done
         self._slots = [
-            Slot(number + 1, forest, done, gate=gate, worker_jobs=settings.max_jobs_per_worker,
+            Slot(number + 1, forest, done, self._logs, gate=gate, worker_jobs=settings.max_jobs_per_worker,
                  worker_idle=settings.worker_idle)
             for number in range(settings.concurrency)
         ]
@@ -53,6 +55,7 @@ class Crew:
 
     def start(self) -> None:
         """Starts the threads."""
+        self._logs.start()
         for slot in self._slots:
             slot.start()
 

@@ -12,7 +12,7 @@ EXIT_USAGE = 64
 EXIT_UNAVAILABLE = 69  # the broker could not be reached at the start, or at all by --list-failed, --retry-failed
 EXIT_INTERNAL = 70
 EXIT_OUTPUT = 74  # what an option such as --check has to say could not be written
-EXIT_REFUSED = 77  # the broker refused the user, the password or the virtual host
+EXIT_REFUSED = 77  # the broker refused the user, the password or the virtual host; or TLS with it cannot be
 EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130  # rbit-submit was ended by a signal
 
@@ -87,7 +87,11 @@ class NameTaken(BrokerUnreachable):
 
 
 class BrokerRefused(BrokerError):
-    """Raised when the broker refuses the user, the password or the virtual host."""
+    """Raised when the broker refuses the user, the password or the virtual host, or TLS with it cannot be."""
+
+
+class NodeRefused(BrokerRefused):
+    """Raised when TLS with one node of the broker fails, and would fail again."""
 
 
 class ConnectionLost(BrokerError):

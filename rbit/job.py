@@ -9,6 +9,7 @@ import functools
 import math
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 from rbit import decode, envelope
 from rbit.broker import Delivery, Form
@@ -100,6 +101,11 @@ class Job:
 
     def __str__(self) -> str:
         return self.updates.label
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What a line of the log that names the job says of it, see ``rbit.logs``."""
+        return self.updates.log_fields
 
     @functools.cached_property
     def identity(self) -> Identity:

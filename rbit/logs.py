@@ -14,12 +14,32 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TextIO
+from typing import Any, TextIO
 
 LIMIT = 1 << 23  # bytes that wait at most; the half of them for other threads than the main one
 BATCH = 1 << 16  # bytes written at once
 PATIENCE = 5.0  # seconds without progress after which a reader counts as stopped
 LAST_WAIT = 10.0  # seconds that an exit waits for the rest to be written
+
+
+def with_fields() -> None:
+    """Gives each record of the log, from now on, what its arguments have to say as attributes.
+
+    Of an argument with ``log_fields``, a dictionary, each entry but None becomes an attribute of the record, so
+    any formatter can show it. ``extra`` does the same for one call.
+    """
+    make = logging.getLogRecordFactory()
+
+    def factory(*arguments: Any, **more: Any) -> logging.LogRecord:
+        record = make(*arguments, **more)
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            fields = getattr(argument, "log_fields", None)
+            if fields is not None:
+                record.__dict__.update((name, value) for name, value in fields.items() if value is not None)
+                break
+        return record
+
+    logging.setLogRecordFactory(factory)
 
 
 class Output(logging.Handler):
@@ -107,7 +127,7 @@ class Output(logging.Handler):
                 if self._lost:
                     text = f"{self._lost} lines of the log are lost: nobody read it"
                     self._lost = 0
-                    self._put(self._line(logging.makeLogRecord({"levelname": "WARNING", "msg": text})))
+                    self._put(self._line(logging.LogRecord("rbit", logging.WARNING, "", 0, text, None, None)))
                 self._change.notify_all()
 
     def _write(self, data: bytes) -> None:

@@ -30,9 +30,10 @@ INLINE = 1 << 16  # bytes; a larger body travels as a file in memory
 TEMPORARY_FAILURE = 75  # sysexits(3): the job cannot be done now
 AT_ONCE = 64  # packets of a worker that are read in one go: its statuses must not hold up its timeout
 LAST_READS = 64  # times as many at its job's end; more than its socket can hold
+STDOUT, STDERR = "stdout", "stderr"
 
 SetStatus = Callable[[str, str], None]
-Sink = Callable[[str], None]
+Sink = Callable[[str, str], None]  # gets a line of output after the name of its stream
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class CommandProcess:
             ends = [body, *(write for _, write in pipes)]
             self.pid = tree.spawn(command.arguments, command.environment, ends)
             ours.pop_all()
-        sinks = (sink, self._on_error_line, self._on_status_line)
+        sinks = (self._on_line, self._on_error_line, self._on_status_line)
         # What was printed before a status comes before it in the log.
         befores = (lambda: None, lambda: None, self._read_output)
         self._lines = [
@@ -131,7 +132,10 @@ class CommandProcess:
 
     def _on_error_line(self, line: str) -> None:
         self._tail.add(line)
-        self._sink(line)
+        self._sink(STDERR, line)
+
+    def _on_line(self, line: str) -> None:
+        self._sink(STDOUT, line)
 
     def _read_output(self) -> None:
         for lines in self._lines[:2]:
@@ -172,7 +176,7 @@ class WorkerProcess:
             ours.pop_all()
         self._tail = Tail()
         self._lines = [Lines(outputs[0][0], self._on_line), Lines(outputs[1][0], self._on_error_line)]
-        self._sink: Sink = lambda line: None
+        self._sink: Sink = lambda stream, line: None
         self._set_status: SetStatus = lambda status, message: None
         self._end: dict[str, Any] | None = None
         self.status: int | None = None
@@ -282,8 +286,8 @@ class WorkerProcess:
         return len(packets) == AT_ONCE
 
     def _on_line(self, line: str) -> None:
-        self._sink(line)
+        self._sink(STDOUT, line)
 
     def _on_error_line(self, line: str) -> None:
         self._tail.add(line)
-        self._sink(line)
+        self._sink(STDERR, line)

@@ -83,6 +83,9 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+FILE = "the name of a file"
+VARIABLE = "the name of an environment variable"
+SWITCH = "yes or no"
 DELAY = "a number of seconds from 1 to 2000000"
 CLIENT_KEYS = (
     Key(
@@ -104,6 +107,9 @@ CLIENT_KEYS = (
     Key("max_jobs_per_worker", ini.whole(0, 10**9), "a number from 0 to 1000000000", default="0"),
     Key("worker_idle", ini.seconds, ini.SECONDS, default="300"),
     Key("default_queue", _queue, "a queue name of 1 to 255 bytes"),
+    Key("log_dir", ini.matching(".+"), "a folder"),
+    Key("log_limit", ini.whole(1, 10**6), "a number of megabytes from 1 to 1000000", default="50"),
+    Key("log_keep_days", ini.whole(0, 36500), "a number of days from 0 to 36500", default="30"),
 )
 # What becomes of messages: in [rbit] for all queues, in a runner's section for that one.
 FATE_KEYS = (
@@ -112,11 +118,23 @@ FATE_KEYS = (
     Key("max_attempts", ini.whole(0, 10**9), "a number from 0 to 1000000000", default="0"),
     Key("failed_max", ini.whole(1, 10**9), "a number from 1 to 1000000000", default="10000"),
 )
+PASSWORD = "guest"  # of a new RabbitMQ's user, for connections from the same host
+# Of both sections below. The names of the first two are not shown: somebody may have written the password there.
+ACCESS_KEYS = (
+    Key("password_file", ini.matching(".+"), FILE, secret=True),
+    Key("password_env", ini.matching("[A-Za-z_][A-Za-z0-9_]*"), VARIABLE, secret=True),
+    Key("ca_file", ini.matching(".+"), FILE),
+    Key("cert_file", ini.matching(".+"), FILE),
+    Key("key_file", ini.matching(".+"), FILE),
+    Key("verify", ini.switch, SWITCH, default="yes"),
+)
 AMQP_KEYS = (
     Key("host", _hosts, "HOST or HOST:PORT, or some of them separated by commas", default="localhost"),
-    Key("port", ini.whole(1, 65535), "a number from 1 to 65535", default="5672"),
+    Key("port", ini.whole(1, 65535), "a number from 1 to 65535"),
     Key("user", _short, "a name of 1 to 255 bytes", default="guest"),
-    Key("password", ini.anything, "one line", default="guest", secret=True),
+    Key("password", ini.anything, "one line", default=PASSWORD, secret=True),
+    *ACCESS_KEYS,
+    Key("ssl", ini.switch, SWITCH, default="no"),
     Key("virtual_host", _short, "a name of 1 to 255 bytes", default="/"),
     Key("heartbeat", _heartbeat, "a whole number of seconds from 1 to 65535", default="30"),
     Key("connect_timeout", ini.seconds, ini.SECONDS, default="60"),
@@ -126,6 +144,7 @@ PYBIT_KEYS = (
     Key("url", _url, "an http or https URL without user, query and fragment", required=True),
     Key("user", ini.anything, "one line", default=""),
     Key("password", ini.anything, "one line", default="", secret=True),
+    *ACCESS_KEYS,
     Key("timeout", ini.seconds, ini.SECONDS, default="10"),
     Key("gate_timeout", ini.seconds, ini.SECONDS, default="3"),
 )
@@ -134,7 +153,7 @@ RUNNER_KEYS = (
     Key("runner", ini.matching(".+"), RUNNER, required=True, lines=True),
     Key("timeout", ini.seconds, ini.SECONDS),
     Key("concurrency", ini.whole(1, 1000), "a number from 1 to 1000"),
-    Key("unsafe_jsonpickle", ini.switch, "yes or no", default="no"),
+    Key("unsafe_jsonpickle", ini.switch, SWITCH, default="no"),
 )
 # The keys of each section; the last entry stands for every section [runner:QUEUE].
 SCHEMA = {
@@ -143,4 +162,4 @@ SCHEMA = {
     "pybit": PYBIT_KEYS,
     "runner:": (*RUNNER_KEYS, *FATE_KEYS),
 }
-OTHER_NAMES = {"vhost": "virtual_host", "virtualhost": "virtual_host", "username": "user"}
+OTHER_NAMES = {"vhost": "virtual_host", "virtualhost": "virtual_host", "username": "user", "tls": "ssl"}

@@ -9,6 +9,9 @@ import configparser
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rbit.secret import Secret
+from rbit.tls import Tls
+
 LONGEST_NAME = 255  # bytes; AMQP carries the name of a queue, and a routing key, with its length in one byte
 
 
@@ -28,6 +31,9 @@ class ClientSettings:
         max_jobs_per_worker: a worker is replaced after so many jobs; 0: never.
         worker_idle: seconds without a job after which a slot's processes are ended.
         default_queue: where build requests are collected for which there is no queue yet; None: nowhere.
+        log_dir: the folder in which each run of a job gets a log; None: no such logs.
+        log_limit: how long one of them may become, in millions of bytes.
+        log_keep_days: how many days old they become; 0: any number.
     """
 
     name: str
@@ -44,6 +50,9 @@ class ClientSettings:
     max_jobs_per_worker: int
     worker_idle: float
     default_queue: str | None
+    log_dir: str | None
+    log_limit: int
+    log_keep_days: int
 
     def queue_names(self) -> list[str]:
         """Return the queue that PyBit uses for each suite; none when a part of the names is missing."""
@@ -64,16 +73,18 @@ class AmqpSettings:
         heartbeat: seconds, 1 to 65535.
         connect_timeout: seconds for which the first connection is tried.
         queue_type: ``classic`` or ``quorum``: the type of the durable queues of rbit's own.
+        tls: None for none.
     """
 
     host: tuple[tuple[str, int | None], ...]
     port: int
     user: str
-    password: str = field(repr=False)
+    password: Secret
     virtual_host: str
     heartbeat: int
     connect_timeout: float
     queue_type: str
+    tls: Tls | None = None
 
     @property
     def nodes(self) -> list[tuple[str, int]]:
@@ -95,13 +106,15 @@ class PybitSettings:
         user, password: for basic authentication; an empty user means none.
         timeout: seconds to connect, and seconds to wait for an answer.
         gate_timeout: seconds that PyBit has to say, before a job starts, what it knows of it.
+        tls: None for http.
     """
 
     url: str
     user: str
-    password: str = field(repr=False)
+    password: Secret
     timeout: float
     gate_timeout: float
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True)

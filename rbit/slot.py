@@ -15,20 +15,19 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from rbit.decode import Facts
 from rbit.errors import RbitError, StartUnknown, WorkerError
 from rbit.gate import Gate
 from rbit.job import Job
+from rbit.joblog import JobLogs
 from rbit.message import BUILDING, FAILED, WAITING
-from rbit.output import forget, printable, visible
-from rbit.process import CommandProcess, Outcome, SetStatus, Sink, WorkerProcess
+from rbit.output import forget, visible
+from rbit.process import CommandProcess, Outcome, WorkerProcess
+from rbit.report import Report
 from rbit.runners import Call, Command
-from rbit.status import Updates
 from rbit.tree import TERMINATE, Forest, Ladder, Tree
 
-LONGEST_NAME = 255  # characters in the name of a status
-
 log = logging.getLogger("rbit.job")
-output = logging.getLogger("rbit.output")
 
 
 class Slot(threading.Thread):
@@ -38,19 +37,21 @@ class Slot(threading.Thread):
         number: from 1; for the log.
         forest: where its processes are started.
         done: called in the slot's thread with the job when it has an outcome and no process is left.
+        logs: where a log of each job is written.
         gate: knows jobs that are not to be run; None: all are run.
         worker_jobs: a worker is replaced after so many; 0: never.
         worker_idle: seconds without a job after which its processes are ended; None: never.
     """
 
     def __init__(
-        self, number: int, forest: Forest, done: Callable[[Job], None],
+        self, number: int, forest: Forest, done: Callable[[Job], None], logs: JobLogs,
         *, gate: Gate | None = None, worker_jobs: int = 0, worker_idle: float | None = None,
     ) -> None:
         super().__init__(name=f"slot-{number}", daemon=True)
         self.job: Job | None = None  # what it has to do; set and cleared by the main thread
         self._forest = forest
         self._done = done
+        self._logs = logs
         self._gate = gate
         self._worker_jobs = worker_jobs
         self._worker_idle = worker_idle
@@ -61,6 +62,7 @@ class Slot(threading.Thread):
         self._tree: Tree | None = None
         self._worker: WorkerProcess | None = None
         self._process: CommandProcess | WorkerProcess | None = None
+        self._report: Report | None = None  # of the job that runs
         self._ended: list[str] = []
         self._stuck: list[str] = []
         self._selector = selectors.DefaultSelector()
@@ -125,28 +127,41 @@ class Slot(threading.Thread):
             os.eventfd_write(self._bell, 1)
 
     def _work(self, job: Job) -> Outcome:
-        outcome = Outcome(WAITING, later=True, pause=True)
         try:
             facts = job.check()
             if refusal := self._refusal(job):
                 return refusal
-            plan = job.runner.prepare(job.message, facts)
-            for _ in range(2):
-                try:
-                    process = self._start(job, plan)
-                except StartUnknown as error:
-                    self._discard()
-                    return Outcome(FAILED, f"{error} as the command began; it may have run")
-                except (WorkerError, OSError) as error:  # no fault of this job
-                    self._discard()
-                    return Outcome(WAITING, str(error), later=True, pause=True)
-                outcome = self._watch(job, process)
-                if process.started or self._verdict is not None:
-                    return outcome
-                # The worker had died, or the job before had spoilt it: this job never began.
-                self._discard()
         except RbitError as error:
             return Outcome(FAILED, str(error))
+        with contextlib.closing(Report(job, facts, self._logs)) as report:
+            self._report = report
+            try:
+                outcome = self._attempt(job, facts, report)
+            except RbitError as error:
+                outcome = Outcome(FAILED, str(error))
+            finally:
+                self._report = None
+            report.end(outcome)
+        return outcome
+
+    def _attempt(self, job: Job, facts: Facts | None, report: Report) -> Outcome:
+        """Runs a job. Errors: RbitError when it cannot be run."""
+        outcome = Outcome(WAITING)
+        plan = job.runner.prepare(job.message, facts)
+        for _ in range(2):
+            try:
+                process = self._start(job, plan, report)
+            except StartUnknown as error:
+                self._discard()
+                return Outcome(FAILED, f"{error} as the command began; it may have run")
+            except (WorkerError, OSError) as error:  # no fault of this job
+                self._discard()
+                return Outcome(WAITING, str(error), later=True, pause=True)
+            outcome = self._watch(job, process)
+            if process.started or self._verdict is not None:
+                return outcome
+            # The worker had died, or the job before had spoilt it: this job never began.
+            self._discard()
         return Outcome(WAITING, f"no worker can be started: {outcome.why}", later=True, pause=True)
 
     def _refusal(self, job: Job) -> Outcome | None:
@@ -156,17 +171,17 @@ class Slot(threading.Thread):
             self._turn(question.until)
         return self._verdict or (question.verdict if question else None)
 
-    def _start(self, job: Job, plan: Call | Command) -> CommandProcess | WorkerProcess:
+    def _start(self, job: Job, plan: Call | Command, report: Report) -> CommandProcess | WorkerProcess:
         """Starts a process for a job. Errors: CommandRefused for this job; WorkerError for all jobs."""
         if self._tree is None:
             self._tree = self._forest.plant()
             self._selector.register(self._tree, selectors.EVENT_READ, self._answer_tree)
-        report = reports(job.updates)
+        sinks = report.set_status, report.line
         process: CommandProcess | WorkerProcess
         if isinstance(plan, Command):
-            process = CommandProcess(self._tree, plan, job.message, *report)
+            process = CommandProcess(self._tree, plan, job.message, *sinks)
             process.register(self._selector)
-            job.updates.set_status(BUILDING)
+            report.set_status(BUILDING)
         else:
             self._answer_tree()  # the worker may have died since its last job
             if self._worker is not None and not self._worker.reusable:
@@ -176,8 +191,8 @@ class Slot(threading.Thread):
                 self._worker.register(self._selector)
             process = self._worker
             if job.updates.last != BUILDING:
-                job.updates.set_status(BUILDING)
-            process.send(plan, job.message, job.section.settings, report)
+                report.set_status(BUILDING)
+            process.send(plan, job.message, job.section.settings, sinks)
         return process
 
     def _watch(self, job: Job, process: CommandProcess | WorkerProcess) -> Outcome:
@@ -232,6 +247,8 @@ class Slot(threading.Thread):
             # What came before it may have closed it.
             if key.fd in self._selector.get_map():
                 key.data()
+        if self._report is not None:
+            self._report.flush()
 
     def _answer_bell(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -265,16 +282,3 @@ class Slot(threading.Thread):
             strays = self._forest.fell(tree)
             if strays:
                 log.warning("%s: killed what had lost its keeper: %s", self.name, ", ".join(strays))
-
-
-def reports(updates: Updates) -> tuple[SetStatus, Sink]:
-    """Returns where the statuses and the lines of a job go. They do not hold its body."""
-    label = updates.label
-
-    def set_status(name: str, message: str) -> None:
-        if len(name) > LONGEST_NAME or not name.isprintable():
-            log.warning("%s: no name of a status, so not reported: %s", label, printable(name))
-        else:
-            updates.set_status(name, visible(message))
-
-    return set_status, lambda line: output.info("%s: %s", label, visible(line))

@@ -13,9 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from rbit.message import FAILED, STATUSES
-from rbit.output import indented
+from rbit.output import indented, printable
 from rbit.update import Update
 
 log = logging.getLogger("rbit.status")
@@ -62,10 +63,25 @@ class Updates:
         self._passed_over = 0
         self._owed = False  # whether one for PyBit was given up
 
+    def __str__(self) -> str:
+        return self.label
+
     @property
     def job(self) -> int | None:
         """PyBit's id of the job; None when its message is no build request."""
         return self._first.job
+
+    @property
+    def client(self) -> str:
+        """The name of the client."""
+        return self._first.client
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What a line of the log that names the job says of it, see ``rbit.logs``."""
+        first, named = self._first, self._answers
+        message_id = None if named is None else printable(named, len(named))
+        return {"queue": first.queue, "job": first.job, "message_id": message_id, "attempt": first.attempt}
 
     def name(self, label: str, job: int) -> None:
         """Notes that the job is one of PyBit's. Arguments: how the log calls it; PyBit's id of it."""
@@ -108,9 +124,10 @@ class Updates:
 
     def _say(self, status: str, message: str) -> None:
         if status not in STATUSES:
-            log.warning("%s: PyBit has no status %r; it is passed on as it is", self.label, status)
+            log.warning("%s: PyBit has no status %r; it is passed on as it is", self, status)
         level = logging.WARNING if status == FAILED else logging.INFO
-        log.log(level, "%s: %s", self.label, indented(f"{status}: {message}" if message else status))
+        text = indented(f"{status}: {message}" if message else status)
+        log.log(level, "%s: %s", self, text, extra={"status": status})
 
     def _put(self, status: str, message: str, final: bool) -> None:
         with self._lock:
@@ -150,7 +167,7 @@ class Updates:
             self._count_out(update, to_pybit)
             passed_over, self._passed_over = self._passed_over, 0
         if passed_over:
-            log.info("%s: older statuses that are not published, as newer ones came: %d", self.label, passed_over)
+            log.info("%s: older statuses that are not published, as newer ones came: %d", self, passed_over)
         self._publish(update, to_pybit, self._answers, self._settle)
 
     def _settle(self, published: bool) -> None:
@@ -160,7 +177,7 @@ class Updates:
             self._owed = self._owed or (to_pybit and not published)
             over = not self._waiting
         if to_pybit and not published:
-            log.error("%s: the status %s was not published before the stop", self.label, indented(update.status))
+            log.error("%s: the status %s was not published before the stop", self, indented(update.status))
         if over:
             self._done()
         self._go_on()

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rbit import keeper
+from rbit import inherited, keeper
 from rbit.errors import CommandRefused, StartUnknown, WorkerError
 
 Ladder = Sequence[tuple[int, float]]  # signals, each with the seconds that are waited after it; then SIGKILL
@@ -32,7 +32,6 @@ MARGIN = 5.0  # seconds more than a keeper has given itself, until it is held to
 STRAY_PATIENCE = 5.0  # seconds for the end of what was killed after its keeper; slots may wait for that
 AT_ONCE = 64  # messages of the keeper that are read in one go
 LONGEST_REQUEST = 200_000  # bytes; a packet must fit the socket's default send buffer (212,992)
-PREFIX = "RBIT_"  # variables that rbit sets for a job; a job must not inherit those of an outer one
 
 
 class Tree:
@@ -47,13 +46,12 @@ class Tree:
         self.ending = False
         self._answer_due = 0.0  # time.monotonic() at which ``ending`` has lasted too long
         self._events: deque[dict[str, Any]] = deque()
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
         try:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(Path(keeper.__file__).resolve()), str(far.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[far.fileno()],
-                env=environment,
+                env=inherited.environment(),
                 # Ctrl+C in the terminal reaches the whole foreground group: jobs must not get it.
                 start_new_session=True,
             )
@@ -85,7 +83,7 @@ class Tree:
 
         Arguments:
             arguments: the program's path and its arguments.
-            environment: variables added to rbit's own.
+            environment: variables added to those of ``rbit.inherited``.
             descriptors: become 0, 1, 2, ... of the program; the caller keeps and closes its own.
             blocked: signals that wait until the program lets them in.
 

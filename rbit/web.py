@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
+from http.client import BadStatusLine
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
+from urllib3.util.ssl_match_hostname import CertificateError
 
-from rbit import __version__
+from rbit import __version__, tls
 from rbit.message import OK, OUTAGES, Answer, Entry
 from rbit.settings import PybitSettings
+from rbit.tls import Tls
 
 LONGEST = 1 << 20  # bytes of an answer that are read
+BUNDLE = "REQUESTS_CA_BUNDLE"  # a variable that requests knows
 _of_thread = threading.local()  # ``timer`` limits the call that the thread is in
 
 MEANINGS = {
@@ -51,9 +58,8 @@ class Web:
         self._client = client
         self._session = _Session()
         self._session.headers["User-Agent"] = f"rbit/{__version__}"
-        # As bytes: requests would encode text as Latin-1.
-        user, password = settings.user.encode(), settings.password.encode()
-        self._session.auth = HTTPBasicAuth(user, password) if user else _NoAuth()
+        if settings.tls and not settings.tls.verify:
+            urllib3.disable_warnings(InsecureRequestWarning)  # rbit says it itself
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Adapter())
 
@@ -95,6 +101,22 @@ class Web:
                 self._call("PUT", "/buildd", self._settings.timeout, {"name": self._client.encode()})
         return True
 
+    def _access(self) -> dict[str, Any]:
+        """Returns the arguments of a request that say who asks, and how both sides show it, as all is now.
+
+        Errors: _NoAccess.
+        """
+        settings, key = self._settings, self._settings.password.key
+        try:
+            # As bytes: requests would encode text as Latin-1.
+            user, password = settings.user.encode(), settings.password.read().encode() if settings.user else b""
+            key = "ca_file"
+            proofs = _proofs(settings.tls) if settings.tls else {}
+        except ValueError as error:
+            key = error.key if isinstance(error, tls.Unusable) else key
+            raise _NoAccess(f"[pybit] {key}: {error}") from error
+        return {"auth": HTTPBasicAuth(user, password) if user else _NoAuth(), **proofs}
+
     def _call(
         self, method: str, path: str, timeout: float, form: Mapping[str, str | bytes] | None = None
     ) -> tuple[Answer, bytes]:
@@ -108,11 +130,14 @@ class Web:
         text = b""
         try:
             answer = self._session.request(
-                method, self._settings.url + path, data=form, timeout=timeout, allow_redirects=False, stream=True
+                method, self._settings.url + path, data=form, timeout=timeout, allow_redirects=False, stream=True,
+                **self._access(),
             )
             with contextlib.closing(answer):
                 if form is None and answer.status_code == OK:
                     text = answer.raw.read(LONGEST, decode_content=True)
+        except _NoAccess as error:
+            return Answer(None, str(error)), b""
         except (requests.RequestException, HTTPError, OSError) as error:
             late = time.monotonic() - began >= timeout
             words = f"no answer within {timeout:g} s" if late else f"no connection: {_cause(error)}"
@@ -127,10 +152,32 @@ class Web:
         return Answer(answer.status_code, MEANINGS.get(answer.status_code, other)), text
 
 
+def _proofs(settings: Tls) -> dict[str, Any]:
+    """Returns the arguments of a request over https: what PyBit's certificate is checked with, and our own.
+
+    The first is named in each case: else requests would take the certificates that it brings, or what the
+    environment says in place of ``ca_file``.
+    """
+    if settings.ca_file or settings.cert_file:
+        tls.context(settings)  # its errors say what is wrong with a file; those of requests do not
+    own = [file.path() for file in (settings.cert_file, settings.key_file) if file]
+    system = ssl.get_default_verify_paths()
+    trusted = os.environ.get(BUNDLE) or system.cafile or system.capath or True
+    if settings.ca_file:
+        trusted = settings.ca_file.path()
+    return {"verify": trusted if settings.verify else False, "cert": (own[0], own[-1]) if own else None}
+
+
 def _cause(error: BaseException) -> str:
     """The system's words for what went wrong, or the name of the error."""
     seen: BaseException | None = error
     while seen is not None:
+        if isinstance(seen, ssl.SSLError):
+            return tls.words(seen)[0]
+        if isinstance(seen, CertificateError):  # urllib3 1 compares names itself
+            return f"its certificate is not accepted: {seen}"
+        if isinstance(seen, BadStatusLine):
+            return "what answers there does not speak HTTP; is the url in [pybit] right, and http or https?"
         if isinstance(seen, OSError) and seen.strerror:
             return seen.strerror
         seen = seen.__cause__ or seen.__context__
@@ -144,6 +191,10 @@ def _place(answer: requests.Response, path: str) -> str | None:
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path.removesuffix(path)}"
     return None
+
+
+class _NoAccess(Exception):
+    """Raised when the password or a certificate cannot be read now."""
 
 
 class _Session(requests.Session):

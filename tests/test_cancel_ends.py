@@ -7,9 +7,9 @@ import unittest
 
 from rbit.broker import Connection
 from rbit.presence import Presence
-from rbit.settings import AmqpSettings
 from tests.support.client_case import NAME, ClientCase, notes
 from tests.support.proxy import Proxy
+from tests.support.settings import amqp_settings
 
 
 class StoppedTest(ClientCase):
@@ -32,7 +32,7 @@ class StoppedTest(ClientCase):
 
     def test_requests_that_have_come_are_obeyed_though_the_connection_is_lost(self) -> None:
         with Proxy(self.node.port) as proxy:
-            amqp = AmqpSettings((("127.0.0.1", None),), proxy.port, "guest", "guest", "/", 60, 60.0, "classic")
+            amqp = amqp_settings(proxy.port, 60)
             connection = Connection(amqp, "test")
             self.addCleanup(connection.close)
             presence = Presence(NAME, 10.0)

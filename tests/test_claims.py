@@ -14,8 +14,8 @@ from rbit.config import RunnerSettings
 from rbit.job import Job
 from rbit.message import Settled
 from rbit.runners import make
-from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
+from tests.support.settings import amqp_settings
 from tests.support.slots import SilentFeed
 
 TOKEN = "0123456789abcdef" * 2
@@ -30,7 +30,7 @@ class ClaimsTest(BrokerCase):
         self.source = self.connect()
 
     def connect(self) -> Queue:
-        amqp = AmqpSettings((("127.0.0.1", None),), self.node.port, "guest", "guest", "/", 30, 60.0, "classic")
+        amqp = amqp_settings(self.node.port)
         self.connection = Connection(amqp, "test")
         self.addCleanup(self.connection.close)
         return Queue(self.connection, self.queue)

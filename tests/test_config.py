@@ -9,6 +9,8 @@ from unittest import mock
 
 from rbit import config
 from rbit.errors import ConfigError
+from rbit.secret import Secret
+from rbit.tls import Tls
 
 EXAMPLE = Path(__file__).parent.parent / "rbit.ini.example"
 MINIMAL = "[rbit]\nname = box\n[amqp]\n[runner:q]\nrunner = python!a:b\n"
@@ -18,6 +20,8 @@ SECRET = "kJ7-very-secret"
 class ConfigCase(unittest.TestCase):
     """Writes INI files into a folder of its own, and shows mistakes as if that were the current folder."""
 
+    mode = 0o600  # of the file
+
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -26,6 +30,7 @@ class ConfigCase(unittest.TestCase):
 
     def read(self, text: str | bytes, examine: config.Examine | None = None) -> config.Config:
         Path(self.path).write_bytes(text.encode() if isinstance(text, str) else text)
+        os.chmod(self.path, self.mode)
         return config.read(self.path, examine)
 
     def mistakes(self, text: str | bytes, examine: config.Examine | None = None) -> list[str]:
@@ -57,9 +62,9 @@ class ValuesTest(ConfigCase):
         read = self.read("[rbit]\n[amqp]\n[pybit]\nurl = http://web\n[runner:q]\nrunner = shell!true\n")
         self.assertEqual((read.client.polling_time, read.client.concurrency, read.client.suites), (60.0, 1, ()))
         host = (("localhost", None),)
-        amqp = config.AmqpSettings(host, 5672, "guest", "guest", "/", 30, 60.0, "classic")
+        amqp = config.AmqpSettings(host, 5672, "guest", Secret("guest"), "/", 30, 60.0, "classic")
         self.assertEqual(read.amqp, amqp)
-        self.assertEqual(read.pybit, config.PybitSettings("http://web", "", "", 10.0, 3.0))
+        self.assertEqual(read.pybit, config.PybitSettings("http://web", "", Secret(), 10.0, 3.0))
         settings = {"runner": "shell!true"}
         runner = config.RunnerSettings("q", "shell!true", None, None, False, "park", 60.0, 0, 10000, settings)
         self.assertEqual(read.runners, (runner,))
@@ -77,7 +82,8 @@ class ValuesTest(ConfigCase):
             "[rbit]\nname = Bob-1_x\npolling_time = .5\narchitecture = any\ndistribution = cnx\nformat = epub\n"
             "suites = latex, ,princexml,\n  html\nconcurrency = 3\n"
             "lease_after = 0\nlease_ttl = 60\nlease_renew = 20\nstop_timeout = 9.5\nmax_jobs_per_worker = 7\n"
-            "worker_idle = 1.5\ndefault_queue = unclaimed\n"
+            "worker_idle = 1.5\ndefault_queue = unclaimed\nlog_dir = logs\nlog_limit = 5\n"
+            "log_keep_days = 0\n"
             "[amqp]\nhost = mq.example.org, [::1]:2, b:3\nqueue_type = quorum\nport = 1\n"
             "user = u\npassword = p # ;\nvirtual_host = v\n"
             "heartbeat = 65535\nconnect_timeout = 2.25\n"
@@ -86,13 +92,16 @@ class ValuesTest(ConfigCase):
         )
         suites = ("latex", "princexml", "html")
         client = config.ClientSettings(
-            "Bob-1_x", 0.5, "any", "cnx", "epub", suites, 3, 0.0, 60.0, 20.0, 9.5, 7, 1.5, "unclaimed"
+            "Bob-1_x", 0.5, "any", "cnx", "epub", suites, 3, 0.0, 60.0, 20.0, 9.5, 7, 1.5, "unclaimed",
+            "logs", 5, 0,
         )
         self.assertEqual(read.client, client)
         hosts = (("mq.example.org", None), ("::1", 2), ("b", 3))
-        self.assertEqual(read.amqp, config.AmqpSettings(hosts, 1, "u", "p # ;", "v", 65535, 2.25, "quorum"))
+        amqp = config.AmqpSettings(hosts, 1, "u", Secret("p # ;"), "v", 65535, 2.25, "quorum")
+        self.assertEqual(read.amqp, amqp)
         self.assertEqual(read.amqp.nodes, [("mq.example.org", 1), ("::1", 2), ("b", 3)])
-        self.assertEqual(read.pybit, config.PybitSettings("HTTPS://[::1]:8443/web", "a", "b", 3.0, 0.5))
+        url = "HTTPS://[::1]:8443/web"
+        self.assertEqual(read.pybit, config.PybitSettings(url, "a", Secret("b"), 3.0, 0.5, Tls()))
         runner = read.runners[0]
         self.assertEqual((runner.timeout, runner.concurrency, runner.unsafe_jsonpickle), (7.5, 2, True))
 

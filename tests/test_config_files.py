@@ -174,7 +174,9 @@ class ExampleTest(ConfigCase):
     def setUp(self) -> None:
         super().setUp()
         self.text = EXAMPLE.read_text("utf-8")
-        self.whole = re.sub(r"(?m)^#(\[|[a-z_]+ = )", r"\1", self.text)
+        self.every = re.sub(r"(?m)^#(\[|[a-z_]+ = )", r"\1", self.text)
+        # Without what takes the place of the password, and what needs TLS.
+        self.whole = re.sub(r"(?m)^(password_|ca_|cert_|key_|verify).*", "", self.every)
 
     def test_example_has_neither_mistakes_nor_warnings(self) -> None:
         read = self.read(self.text)
@@ -192,7 +194,7 @@ class ExampleTest(ConfigCase):
         self.assertIsNotNone(read.logging)
 
     def test_example_shows_every_key_with_its_default(self) -> None:
-        self.read(self.whole)
+        Path(self.path).write_text(self.every, "utf-8")
         sections = ini.read(self.path).sections
         for name, keys in schema.SCHEMA.items():
             shown: dict[str, str] = {}

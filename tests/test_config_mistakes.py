@@ -5,7 +5,7 @@ import traceback
 import unittest
 from unittest import mock
 
-from rbit import config, ini
+from rbit import config, ini, schema
 from rbit.errors import ConfigError
 from tests.test_config import MINIMAL, SECRET, ConfigCase, with_lines
 
@@ -107,7 +107,7 @@ class MistakesTest(ConfigCase):
                 self.assert_mistake(with_lines(section, f"{key} = 1{more}"), mistake)
 
     def test_an_unknown_key_like_no_other_lists_the_known_ones(self) -> None:
-        known = "host, port, user, password, virtual_host, heartbeat, connect_timeout, queue_type"
+        known = ", ".join(key.name for key in schema.AMQP_KEYS)
         mistake = f"[amqp] zzz: unknown key, expected one of {known}"
         self.assert_mistake(with_lines("amqp", "zzz = 1"), mistake)
 
@@ -275,7 +275,7 @@ class SecretsTest(ConfigCase):
     def test_no_repr_shows_a_password(self) -> None:
         text = with_lines("amqp", f"password = {SECRET}") + f"api_key = {SECRET}\n"
         read = self.read(text + f"[pybit]\nurl = http://web\nuser = bob\npassword = {SECRET}\n")
-        self.assertEqual((read.amqp.password, read.runners[0].settings["api_key"]), (SECRET, SECRET))
+        self.assertEqual((read.amqp.password.read(), read.runners[0].settings["api_key"]), (SECRET, SECRET))
         self.assertIsNotNone(read.pybit)
         self.assertNotIn(SECRET, repr(read) + str(read) + repr(ini.read(self.path)))
 

@@ -7,9 +7,9 @@ import unittest
 
 from rbit.broker import Connection, Queue, is_connected
 from rbit.errors import ConnectionLost, DeliveryLost
-from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
 from tests.support.proxy import Proxy
+from tests.support.settings import amqp_settings
 
 
 class ConnectedTest(BrokerCase):
@@ -20,12 +20,7 @@ class ConnectedTest(BrokerCase):
 
     def connect(self, port: int) -> Connection:
         """Return a new connection by a port."""
-        node = self.node
-        amqp = AmqpSettings(
-            (("127.0.0.1", None),), port, node.user, node.password, node.virtual_host, heartbeat=2,
-            connect_timeout=30.0, queue_type="classic",
-        )
-        connection = Connection(amqp, "test")
+        connection = Connection(amqp_settings(port, 2), "test")
         self.addCleanup(connection.close)
         return connection
 

@@ -12,11 +12,11 @@ from unittest import mock
 
 from rbit.feed import Feed
 from rbit.publisher import Publisher
-from rbit.settings import AmqpSettings
 from rbit.status import Updates
 from rbit.update import Update, parse
 from tests.support.case import BrokerCase
 from tests.support.proxy import Proxy
+from tests.support.settings import amqp_settings
 
 FIELDS = {"job", "queue", "client", "status", "message", "time", "attempt", "final"}
 
@@ -36,9 +36,7 @@ class FeedCase(BrokerCase):
 
     def feed(self, to_pybit: bool = True, quorum: bool = False, user: str = "guest", port: int = 0) -> Feed:
         """Return what publishes for a client."""
-        amqp = AmqpSettings(
-            (("127.0.0.1", None),), port or self.node.port, user, user, "/", 60, 60.0, "classic"
-        )
+        amqp = amqp_settings(port or self.node.port, 60, user)
         publisher = Publisher(amqp, "test")
         publisher.start()
         self.addCleanup(publisher.join, 30.0)

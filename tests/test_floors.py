@@ -10,19 +10,21 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "rbit"
 
 FLOORS = (
-    {"errors", "files", "steps"},
+    {"errors", "files", "folders", "steps"},
+    {"secret", "tls"},
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
-        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console",
+        "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "inherited", "clipped",
+        "jsonlog",
     },
-    {"arguments", "decode", "finder", "schema", "template"},
+    {"access", "arguments", "decode", "finder", "schema", "template", "joblog"},
     {"config", "message"},
     {"broker", "envelope", "tree", "update", "runners", "worker", "front"},
     {"publisher", "process", "link", "presence", "sources", "status", "held", "web", "submission", "watch",
      "sender", "sweep"},
     {"feed", "caller"},
     {"job", "teller"},
-    {"gate", "claims", "fate", "default_queue", "pump"},
+    {"gate", "claims", "fate", "default_queue", "pump", "report"},
     {"slot", "leases", "commands"},
     {"settlement", "crew"},
     {"intake"},
@@ -33,7 +35,8 @@ FLOORS = (
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 
 # Outside libraries, and the only modules that may load them.
-ONLY = {"pika": {"broker"}, "requests": {"web"}, "urllib3": {"web"}, "psutil": set(), "jsonpickle": {"models"}}
+ONLY = {"pika": {"broker"}, "requests": {"web"}, "urllib3": {"web"}, "psutil": set(), "jsonpickle": {"models"},
+        "pythonjsonlogger": {"jsonlog"}}
 
 
 def module_of(path: Path) -> str:

@@ -14,11 +14,11 @@ import pika.exceptions
 from rbit import link
 from rbit.errors import ConnectionLost
 from rbit.link import Link
-from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
 from tests.support.processes import free_port
 from tests.support.proxy import Proxy
 from tests.support.rbit_process import RbitProcess
+from tests.support.settings import amqp_settings
 from tests.support.waiting import wait_until
 from tests.test_loop import JOBS, ran
 
@@ -28,7 +28,7 @@ MAIN, PUBLISHER = "rbit bob-villa", "rbit bob-villa (publisher)"  # the names of
 class LinkTest(unittest.TestCase):
     def wait_after_ten(self, lease_ttl: float, hurry: bool = False) -> float:
         """Return how long the next attempt is off when the connection broke ten times in a row."""
-        nowhere = AmqpSettings((("127.0.0.1", None),), 9, "guest", "guest", "/", 2, 60.0, "classic")
+        nowhere = amqp_settings(9, 2)
         link = Link(nowhere, "rbit bob-villa", lease_ttl)
         link._made_at = time.monotonic()
         with self.assertLogs("rbit.client"):
@@ -48,7 +48,7 @@ class LinkTest(unittest.TestCase):
         self.assertLessEqual(self.wait_after_ten(300.0, hurry=True), 1.0)
 
     def test_outage_that_lasts_is_said_though_the_ones_before_it_were_short_and_many(self) -> None:
-        amqp = AmqpSettings((("127.0.0.1", None),), free_port(), "guest", "guest", "/", 30, 60.0, "classic")
+        amqp = amqp_settings(free_port())
         made = Link(amqp, "test", 300.0)
         made.hurry()
         with patch.object(link, "LONGEST_WAIT", 0.5), self.assertLogs("rbit.client", "DEBUG") as logged:

@@ -72,7 +72,7 @@ class PackagesTest(unittest.TestCase):
     def test_no_extra_takes_the_package_pybit_of_the_index(self) -> None:
         names = {re.split(r"[^\w-]", line)[0].lower() for line in self.metadata.get_all("Requires-Dist", [])}
         self.assertNotIn("pybit", names)
-        self.assertLessEqual({"examples", "test"}, set(self.metadata.get_all("Provides-Extra", [])))
+        self.assertLessEqual({"examples", "json", "test"}, set(self.metadata.get_all("Provides-Extra", [])))
 
     def test_the_commands_are_functions_of_the_cli(self) -> None:
         points = configparser.ConfigParser()

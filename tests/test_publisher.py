@@ -9,9 +9,9 @@ from unittest import mock
 
 from rbit.message import Properties
 from rbit.publisher import Copy, Publisher
-from rbit.settings import AmqpSettings
 from tests.support.case import BrokerCase
 from tests.support.proxy import Proxy
+from tests.support.settings import amqp_settings
 
 
 class PublisherTest(BrokerCase):
@@ -20,7 +20,7 @@ class PublisherTest(BrokerCase):
         self.results: dict[str, bool] = {}
 
     def publisher(self, port: int, blocked: float = 600.0) -> Publisher:
-        amqp = AmqpSettings((("127.0.0.1", None),), port, "guest", "guest", "/", 30, 60.0, "classic")
+        amqp = amqp_settings(port)
         made = Publisher(amqp, "test", blocked)
         made.start()
         self.addCleanup(made.join, 10.0)

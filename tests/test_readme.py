@@ -213,6 +213,21 @@ class FollowTest(ReadmeCase):
         self.assertEqual((properties.content_type, properties.correlation_id), ("application/json", "mine"))
 
 
+class LogsTest(ReadmeCase):
+    @example("job-log rbit.ini", "job-log file")
+    def test_a_job_leaves_the_log_that_the_readme_shows(self, ini: str, file: str) -> None:
+        self.publish(self.queue("reports"), "x", message_id="2026-W48")
+        amqp = self.ini({}).partition("[amqp]")[2]
+        folder = self.folder(rbit__ini=f"{ini}\n[amqp]{amqp}".replace("/var/log/rbit", "logs"))
+        (folder / "logs").mkdir()
+        self.run_line("rbit rbit.ini --once", folder, errors.EXIT_JOBS_FAILED)
+        [path] = (folder / "logs").rglob("*.log")
+        self.assertRegex(str(path.relative_to(folder)), r"^logs/reports/\d{4}-\d\d-\d\d/message-2026-W48\.log$")
+        shown, found = (re.sub(r"[+-]\d{4}$|\d+", "0", text, flags=re.MULTILINE)
+                        for text in (file.rstrip("\n"), path.read_text("utf-8").rstrip("\n")))
+        self.assertEqual(found, shown)
+
+
 class ServiceTest(ReadmeCase):
     @example("systemd")
     def test_the_systemd_unit_leaves_time_to_stop_and_does_not_restart_what_cannot_work(self, text: str) -> None:

@@ -11,7 +11,6 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from rbit.config import PybitSettings
 from rbit.message import Entry
 from rbit.web import Web
 from tests.support.case import BrokerCase
@@ -19,6 +18,7 @@ from tests.support.http_wire import Answer as Wire
 from tests.support.http_wire import Request, Server
 from tests.support.processes import free_port
 from tests.support.pybit_web import PybitWeb
+from tests.support.settings import pybit_settings
 from tests.test_loop import CAPTURE
 
 
@@ -33,7 +33,7 @@ class WebTest(unittest.TestCase):
         return server
 
     def web(self, user: str = "admin", timeout: float = 10.0, url: str = "") -> Web:
-        return Web(PybitSettings(url or self.pybit.url, user, "pass", timeout, 3.0), "bob-villa")
+        return Web(pybit_settings(url or self.pybit.url, user, timeout), "bob-villa")
 
     def environment(self, **variables: str) -> None:
         patch = mock.patch.dict(os.environ, variables)
@@ -115,7 +115,7 @@ class AnswersTest(unittest.TestCase):
         return self.answer
 
     def web(self, timeout: float = 10.0) -> Web:
-        return Web(PybitSettings(self.url, "admin", "pass", timeout, 3.0), "bob-villa")
+        return Web(pybit_settings(self.url, timeout=timeout), "bob-villa")
 
     def last(
         self, body: str, timeout: float | None = None, **answer: object

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 
@@ -17,15 +18,19 @@ from pika.exceptions import (
     AuthenticationError,
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
+    IncompatibleProtocolError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
     StreamLostError,
 )
 
+from rbit import tls
+from rbit.broker import greeting
 from rbit.errors import (
     BrokerRefused,
     BrokerUnreachable,
     ConnectionLost,
+    NodeRefused,
     QueueUnavailable,
     QueueUnusable,
 )
@@ -37,6 +42,7 @@ ATTEMPT_OF_SEVERAL = 5.0  # seconds for one node of a cluster
 FOR_NOW = re.compile(r"NOT_ALLOWED - (.* (?:is reached|is down))\b['\"]*$")
 # Reply codes of AMQP 0-9-1.
 ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 530, 540
+Access = tuple[pika.PlainCredentials, ssl.SSLContext | None]
 RIGHTS = "; see rabbitmqctl set_permissions"
 
 
@@ -50,28 +56,46 @@ def open_connection(
         name: shown in RabbitMQ's list of connections.
         blocked: seconds that a publish may be blocked by an alarm; None for a connection that does not publish.
 
-    The nodes are tried in turn. Errors: BrokerRefused for a wrong user, password or virtual host;
-    BrokerUnreachable for all else, which says it of each node.
+    The nodes are tried in turn. Errors: BrokerRefused for a wrong user, password or virtual host, or if TLS can
+    be made with none of the nodes; BrokerUnreachable for all else, which says it of each node.
     """
-    failures: list[BrokerUnreachable] = []
-    for host, port in amqp.nodes:
+    failures: list[BrokerUnreachable | NodeRefused] = []
+    access = access_of(amqp)
+    for node in amqp.nodes:
         try:
-            return open_node(amqp, host, port, name, blocked), f"{host}:{port}"
-        except BrokerUnreachable as error:
+            return open_node(amqp, node, access, name, blocked), "{}:{}".format(*node)
+        except (BrokerUnreachable, NodeRefused) as error:
             failures.append(error)
-    raise BrokerUnreachable("; ".join(map(str, failures))) from failures[-1]
+    hopeless = all(isinstance(failure, NodeRefused) for failure in failures)
+    raise (BrokerRefused if hopeless else BrokerUnreachable)("; ".join(map(str, failures))) from failures[-1]
+
+
+def access_of(amqp: AmqpSettings) -> Access:
+    """Returns the credentials and the context of TLS as they are now: secrets and files are read each time.
+
+    Errors: BrokerUnreachable, for one may be being replaced.
+    """
+    try:
+        context = tls.context(amqp.tls) if amqp.tls else None
+        return pika.PlainCredentials(amqp.user, amqp.password.read()), context
+    except ValueError as error:
+        key = error.key if isinstance(error, tls.Unusable) else amqp.password.key
+        raise BrokerUnreachable(f"[amqp] {key}: {error}") from error
 
 
 def open_node(
-    amqp: AmqpSettings, host: str, port: int, name: str, blocked: float | None
+    amqp: AmqpSettings, node: tuple[str, int], access: Access, name: str, blocked: float | None
 ) -> pika.BlockingConnection:
     """Connects to one node; arguments and errors are those of ``open_connection``."""
+    host, port = node
+    credentials, context = access
     attempt = ATTEMPT if len(amqp.host) == 1 else ATTEMPT_OF_SEVERAL
     parameters = pika.ConnectionParameters(
         host=host,
         port=port,
         virtual_host=amqp.virtual_host,
-        credentials=pika.PlainCredentials(amqp.user, amqp.password),
+        credentials=credentials,
+        ssl_options=pika.SSLOptions(context, host) if context else None,
         heartbeat=amqp.heartbeat,
         blocked_connection_timeout=blocked,
         socket_timeout=attempt,
@@ -97,7 +121,13 @@ def open_node(
         if error.reply_code == NOT_ALLOWED:
             raise BrokerRefused(refused_host) from error
         raise BrokerUnreachable(f"RabbitMQ at {where}: {error.reply_text}") from error
+    except ssl.SSLError as error:
+        raise greeting.translate(error, where) from error
     except (AMQPError, AMQPConnectorException, OSError) as error:
+        if isinstance(error, IncompatibleProtocolError) and (
+            found := greeting.refusal(host, port, context, attempt)
+        ):
+            raise found from error
         # A peer that says nothing raises the second, which is no AMQPError.
         # str() of a refused connection is empty.
         raise BrokerUnreachable(f"no answer from RabbitMQ at {where}: {reason(error)}") from error

@@ -267,9 +267,14 @@ class OwnNodeCase(BrokerCase):
     _own: PrivateNode | None = None
 
     @classmethod
+    def tls(cls) -> Mapping[str, object] | None:
+        """Return the node's options of TLS; None for none."""
+        return None
+
+    @classmethod
     def make_node(cls) -> PrivateNode:
         if cls._own is None:
-            cls._own = PrivateNode(advanced=cls.advanced)
+            cls._own = PrivateNode(advanced=cls.advanced, tls=cls.tls())
             cls.addClassCleanup(cls._own.stop)
             cls._own.start()
         return cls._own

@@ -13,6 +13,7 @@ import email.parser
 import email.policy
 import http.server
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Server(http.server.ThreadingHTTPServer):
         port: the TCP port.
         respond: called with each request, in a thread of its connection; returns its answer, or None to
             close the connection without one.
+        tls: what HTTPS is spoken with; None: HTTP.
 
     Errors:
         OSError: the port is taken.
@@ -67,8 +69,12 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = False  # so that end() waits for the handlers
 
-    def __init__(self, port: int, respond: Callable[[Request, Server], Answer | None]) -> None:
+    def __init__(
+        self, port: int, respond: Callable[[Request, Server], Answer | None], tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
+        if tls is not None:  # with the handshake in the thread of each connection
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.respond = respond
         self.gone = threading.Event()  # set when the server is about to end
         self._live: set[socket.socket] = set()

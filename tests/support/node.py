@@ -17,6 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pika
@@ -48,13 +49,15 @@ class PrivateNode:
     Arguments:
         config: text of its rabbitmq.conf.
         advanced: text of its advanced.config, an Erlang term; empty for none.
+        tls: values of ``ssl_options`` for a listener at ``tls_port``; None for no such listener.
     """
 
-    def __init__(self, config: str = "", advanced: str = "") -> None:
-        self.port = 0
+    def __init__(self, config: str = "", advanced: str = "", tls: Mapping[str, object] | None = None) -> None:
+        self.port = self.tls_port = 0
         self.user = self.password = "guest"
         self.virtual_host = "/"
         self._config = config
+        self._tls = tls
         self._advanced = advanced or "[]."
         self._name = f"rbit-{secrets.token_hex(6)}"
         self.folder: Path | None = None  # holds all files of the node while it exists
@@ -201,7 +204,7 @@ class PrivateNode:
         self.folder = folder = Path(tempfile.mkdtemp(prefix="rbit-node-"))
         atexit.register(self.stop)
         self._guard = processes.start_guard(folder)
-        (folder / "rabbitmq.conf").write_text(self._config + "\n", encoding="utf-8")
+        (folder / "rabbitmq.conf").write_text(self._config + self._tls_config() + "\n", encoding="utf-8")
         (folder / "advanced.config").write_text(self._advanced + "\n", encoding="utf-8")
         (folder / "rabbitmq-env.conf").write_text(erlang.link_libraries(folder / "home"), encoding="utf-8")
         (folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
@@ -211,6 +214,13 @@ class PrivateNode:
         ports = self._choose_ports()
         self.port = ports[0]
         self._environment = erlang.environment(folder, self._name, *ports)
+
+    def _tls_config(self) -> str:
+        if self._tls is None:
+            return ""
+        self.tls_port = processes.free_port()
+        options = "".join(f"\nssl_options.{key} = {value}" for key, value in self._tls.items())
+        return f"\nlisteners.ssl.1 = 127.0.0.1:{self.tls_port}{options}"
 
     def _start_epmd(self) -> None:
         # The node would start one as a daemon that outlives it; a child of ours has an id that we know.

@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
-from rbit.config import PybitSettings
 from rbit.front import Front
 from rbit.message import Answer, Entry
 from rbit.pump import Pump
-from rbit.settings import AmqpSettings
 from rbit.update import Update
 from rbit.web import Web
 from tests.support.case import BrokerCase
 from tests.support.pybit_web import PybitWeb
+from tests.support.settings import amqp_settings, pybit_settings
 
 
 class PumpCase(BrokerCase):
@@ -62,10 +61,8 @@ class PumpCase(BrokerCase):
             timeout: seconds that PyBit may take.
             front: what to call; None: the stand-in.
         """
-        amqp = AmqpSettings(
-            (("127.0.0.1", None),), port or self.node.port, "guest", "guest", "/", heartbeat, 60.0, "classic"
-        )
-        web = Web(PybitSettings(self.web.url, "admin", "pass", timeout, 5.0), self.client)
+        amqp = amqp_settings(port or self.node.port, heartbeat)
+        web = Web(pybit_settings(self.web.url, timeout=timeout, gate_timeout=5.0), self.client)
         made = Pump(amqp, self.client, front or web, lambda job: job in self.running)
         made.start()
         self.pumps.append(made)

@@ -8,6 +8,7 @@ that tests and knows nothing of rbit.
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from typing import Any, Protocol
 
@@ -40,6 +41,7 @@ class PybitWeb:
         broker: the RabbitMQ that it publishes to, or a function that returns a new connection to it; None for
             one that is away: then what needs it (submissions, retries and cancels) is answered with 500, and no
             build client is active.
+        tls: what HTTPS is spoken with; None: HTTP.
 
     Attributes:
         requests: all requests, as they came.
@@ -47,11 +49,15 @@ class PybitWeb:
         blacklist: names of packages that are taken and not built.
     """
 
-    def __init__(self, user: str = "admin", password: str = "pass", broker: Node | Connect | None = None) -> None:
+    def __init__(
+        self, user: str = "admin", password: str = "pass", broker: Node | Connect | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.user = user
         self.password = password
         self.requests: list[Request] = []
         self.port = 0
+        self._tls = tls
         self._database = Database()
         self.buildds = self._database.buildds
         self.blacklist = self._database.blacklist
@@ -77,7 +83,7 @@ class PybitWeb:
     @property
     def url(self) -> str:
         """Where it is, without a slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def add_job(self, job_id: int, package: dict[str, Any] | None = None) -> None:
         """Add a job with the status Waiting, as if it had been submitted, but without a message.
@@ -195,7 +201,7 @@ class PybitWeb:
         while self._server is None:
             port = self.port or free_port()
             try:
-                self._server = Server(port, self._work_off)
+                self._server = Server(port, self._work_off, self._tls)
             except OSError:
                 attempts -= 1
                 if not attempts:

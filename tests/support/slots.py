@@ -17,13 +17,15 @@ from rbit import keeper
 from rbit.broker import Delivery
 from rbit.feed import Feed
 from rbit.job import Job, Outcome
+from rbit.joblog import JobLogs
 from rbit.message import CANCELLED, Properties
 from rbit.publisher import Publisher
 from rbit.runners import make
-from rbit.settings import AmqpSettings, RunnerSettings
+from rbit.settings import RunnerSettings
 from rbit.slot import Slot
 from rbit.tree import Forest, Ladder
 from rbit.update import Update
+from tests.support.settings import amqp_settings
 from tests.support.waiting import wait_until
 
 LONG = 60.0  # seconds; longer than any test waits, so what ended within the test did not wait for it
@@ -32,7 +34,7 @@ INTERRUPT: Ladder = ((signal.SIGINT, LONG),)
 THEN_TERMINATE: Ladder = ((signal.SIGINT, SHORT), (signal.SIGTERM, LONG))
 THEN_KILL: Ladder = ((signal.SIGINT, SHORT), (signal.SIGTERM, SHORT))
 CANCEL = Outcome(CANCELLED, "cancelled")
-AMQP = AmqpSettings((("127.0.0.1", None),), 1, "guest", "guest", "/", 30, 60.0, "classic")
+AMQP = amqp_settings(1)
 
 JOBS = '''
 import os, signal, subprocess, sys, time
@@ -112,7 +114,7 @@ class SlotCase(unittest.TestCase):
         forest = arguments.pop("forest", None) or Forest()
         # It has made this process a parent of orphans, which is not wanted by other tests.
         self.addCleanup(ctypes.CDLL(None).prctl, keeper.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-        slot = Slot(1, forest, self.done.put, **arguments)
+        slot = Slot(1, forest, self.done.put, arguments.pop("logs", JobLogs(None, 1, 0)), **arguments)
         slot.start()
         self.addCleanup(slot.join, 30.0)
         self.addCleanup(slot.close)
