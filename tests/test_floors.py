@@ -15,7 +15,7 @@ FLOORS = (
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
         "surroundings", "surplus", "logs", "start", "stop", "cancels", "console",
-        "inherited",
+        "inherited", "notify",
     },
     {"access", "arguments", "decode", "finder", "schema", "template"},
     {"config", "message"},
