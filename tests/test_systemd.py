@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import configparser
 import itertools
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import unittest
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from unittest.mock import patch
 
+from rbit import errors
+from rbit.client import SILENCE
 from rbit.notify import Notifier
 from tests.support.case import BrokerCase, OwnNodeCase
 from tests.support.notify_socket import NotifySocket
@@ -19,6 +26,7 @@ from tests.support.proxy import Proxy
 from tests.support.rbit_process import RbitProcess, rbit_command
 from tests.test_loop import JOBS, ran
 
+UNIT = Path(__file__).parent.parent / "examples" / "systemd" / "rbit@.service"
 TEN = {"WATCHDOG_USEC": "10000000"}
 
 
@@ -226,6 +234,44 @@ class NotifierTest(unittest.TestCase):
                     self.turn(self.made(), 1000.0)
                     expected = "READY=1\nSTATUS=connected; idle" if key == "WATCHDOG_USEC" else ""
                     self.assertEqual(self.came(), expected)
+
+
+class UnitTest(unittest.TestCase):
+    text = UNIT.read_text("utf-8")
+
+    def complaints(self, text: str) -> list[str]:
+        """Return what systemd says against a unit of this name."""
+        with tempfile.TemporaryDirectory(prefix="rbit-test-") as folder:
+            Path(folder, UNIT.name).write_text(text, "utf-8")
+            done = subprocess.run(
+                ["systemd-analyze", "verify", "--man=no", f"./{UNIT.name}"], cwd=folder, text=True, check=False,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60.0,
+            )
+        # It may also find something in units of this machine.
+        return [line for line in done.stdout.splitlines() if "rbit@" in line]
+
+    def test_systemd_has_nothing_against_it(self) -> None:
+        if not shutil.which("systemd-analyze"):
+            self.assertNotEqual(os.environ.get("CI"), "true", "systemd-analyze is missing (Debian: systemd)")
+            self.skipTest("systemd-analyze is missing (Debian: systemd)")
+        text = self.text.replace("/opt/rbit/bin/rbit", rbit_command()[0])
+        self.assertEqual(self.complaints(text), [])
+        self.assertRegex(str(self.complaints(text.replace("KillMode=mixed", "KilMode=mixed"))), "'KilMode'")
+
+    def test_it_restarts_what_may_work_and_gives_a_silent_broker_time(self) -> None:
+        unit = configparser.RawConfigParser()
+        unit.optionxform = str  # type: ignore[assignment,method-assign]
+        unit.read_string(self.text)
+        service = unit["Service"]
+        lasting = {int(number) for number in service["RestartPreventExitStatus"].split()}
+        self.assertEqual(lasting, {errors.EXIT_USAGE, errors.EXIT_REFUSED, errors.EXIT_CONFIG})
+        self.assertEqual(
+            [service[key] for key in ("Type", "KillMode", "Restart")], ["notify", "mixed", "on-failure"]
+        )
+        for key in ("WatchdogSec", "TimeoutStopSec"):
+            minutes = re.fullmatch(r"(\d+)min", service[key])
+            assert minutes is not None
+            self.assertGreater(60 * int(minutes[1]), 2 * (30 + SILENCE), f"{key} and the default heartbeat")
 
 
 if __name__ == "__main__":
