@@ -27,6 +27,7 @@ from rbit.intake import Intake
 from rbit.job import Job, Outcome
 from rbit.link import Link
 from rbit.message import FAILED, GOOD, WAITING
+from rbit.notify import Notifier
 from rbit.presence import Presence
 from rbit.publisher import Publisher
 from rbit.pump import Pump
@@ -42,6 +43,7 @@ log = logging.getLogger("rbit.client")
 
 SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
+SILENCE = 5.0  # seconds; of a silent broker pika waits for an answer for twice so much and a heartbeat
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
 REMEMBERED = 3600.0  # seconds for which a job is not run that was cancelled before it came
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
@@ -92,6 +94,7 @@ class Client:
             feed=self._feed, open=self._is_open,
         )
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
+        self._notifier = Notifier(2 * (config.amqp.heartbeat + SILENCE))
         self._obeyed = 0
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done
@@ -124,6 +127,10 @@ class Client:
         if self._link.tend():
             self._presence.begin()
         connection = self._link.connection
+        self._notifier.tend(
+            connected=connection is not None, ready=self._sources.ready, stopping=self._obeyed > 0,
+            jobs=self._crew.jobs,
+        )
         if connection is not None and not self._sources.ready:
             self._prepare(connection)
         while self._events:

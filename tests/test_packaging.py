@@ -89,7 +89,8 @@ class PackagesTest(unittest.TestCase):
         wanted = {
             ".ci/run", "CHANGES.rst", "LICENSE.txt", "Makefile", "README.rst", "docs/design.rst",
             "docs/tutorial.rst",
-            "examples/demo.py", "examples/module.html", "pyproject.toml", "rbit.ini.example", "setup.py",
+            "examples/demo.py", "examples/module.html", "examples/supervisor/rbit.conf",
+            "examples/systemd/rbit@.service", "pyproject.toml", "rbit.ini.example", "setup.py",
             "tests/__init__.py", "tests/captures/build_request.json", "tests/support/node.py",
         }
         self.assertEqual(wanted - self.sdist, set())

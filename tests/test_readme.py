@@ -6,21 +6,16 @@ process; rbit is the real command.
 
 from __future__ import annotations
 
-import configparser
-import getpass
 import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import unittest
 from pathlib import Path
 from typing import Any
 
 from rbit import errors
-from tests.support.processes import end
 from tests.support.pybit_web import PybitWeb
 from tests.support.readme import BLOCKS, PATH, ReadmeCase, commands, example
 
@@ -226,56 +221,6 @@ class LogsTest(ReadmeCase):
         shown, found = (re.sub(r"[+-]\d{4}$|\d+", "0", text, flags=re.MULTILINE)
                         for text in (file.rstrip("\n"), path.read_text("utf-8").rstrip("\n")))
         self.assertEqual(found, shown)
-
-
-class ServiceTest(ReadmeCase):
-    @example("systemd")
-    def test_the_systemd_unit_leaves_time_to_stop_and_does_not_restart_what_cannot_work(self, text: str) -> None:
-        unit = configparser.RawConfigParser()
-        unit.optionxform = str  # type: ignore[assignment,method-assign]
-        unit.read_string(text)
-        service = unit["Service"]
-        lasting = {int(number) for number in service["RestartPreventExitStatus"].split()}
-        self.assertEqual(lasting, {errors.EXIT_USAGE, errors.EXIT_REFUSED, errors.EXIT_CONFIG})
-        self.assertEqual((service["KillMode"], service["Restart"]), ("mixed", "on-failure"))
-        self.assertRegex(service["TimeoutStopSec"], r"^\d+h$")
-        self.assertRegex(service["ExecStart"], r"^/\S+/rbit /\S+\.ini$")
-        if shutil.which("systemd-analyze"):
-            ready = service["ExecStart"].replace(service["ExecStart"].split()[0], "/bin/true")
-            checked = text.replace(service["ExecStart"], ready).replace("User=rbit\n", "")
-            self.run_line("systemd-analyze verify ./rbit.service", self.folder(rbit__service=checked))
-
-    @example("supervisord")
-    def test_supervisord_runs_rbit_and_lets_its_job_finish_at_the_stop(self, text: str) -> None:
-        queue = self.queue_name()
-        command = "shell!touch ./started; while [ ! -e go-on ]; do sleep 0.05; done"
-        folder = self.folder(rbit__ini=self.ini({queue: {"runner": command}}))
-        here = (
-            text.replace("/opt/rbit/bin/rbit", str(Path(sys.executable).with_name("rbit")))
-            .replace("/etc/rbit.ini", "rbit.ini")
-            .replace("/srv/rbit", str(folder))
-            .replace("user=rbit", f"user={getpass.getuser()}")
-        )
-        head = f"[supervisord]\nnodaemon=true\nuser={getpass.getuser()}\nchildlogdir={folder}\n"
-        log = "logfile=supervisord.log\npidfile=supervisord.pid\n\n"
-        (folder / "supervisord.conf").write_text(f"{head}{log}{here}stdout_logfile={folder}/rbit.log\n", "utf-8")
-        self.publish(queue, "a message")
-        with (folder / "out").open("wb") as out:
-            supervisord = subprocess.Popen(
-                [str(Path(sys.executable).with_name("supervisord")), "-c", "supervisord.conf"],
-                cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            )
-        self.addCleanup(end, supervisord)
-        self.wait_until((folder / "started").exists, what=f"the job; see {folder}/out")
-        supervisord.terminate()
-        rbit_log = folder / "rbit.log"
-        self.wait_until(lambda: "stopping after" in rbit_log.read_text("utf-8"), what="the signal to reach rbit")
-        (folder / "go-on").touch()
-        supervisord.wait(30.0)
-        lines = rbit_log.read_text("utf-8")
-        self.assertRegex(lines, r"message #1: Done\n")
-        self.assertTrue(lines.endswith("INFO stopped\n"), lines)
-        self.assertEqual(self.depth(queue), 0)
 
 
 if __name__ == "__main__":
