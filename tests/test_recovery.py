@@ -76,10 +76,11 @@ class RecoveryTest(BrokerCase):
         rbit = self.start(queue)
         self.leased(rbit)
         self.publish(queue, "innocent")
-        for number in (1, 2):
+        for _ in range(2):
+            before = rbit.output.count("its message came again")  # twice for one cut, if it was in an exchange
             self.proxy.cut(MAIN)
             self.wait_until(
-                lambda: rbit.output.count("its message came again") == number, what=lambda: rbit.output  # noqa: B023
+                lambda: rbit.output.count("its message came again") > before, what=lambda: rbit.output  # noqa: B023
             )
         _, properties, body = self.channel.basic_get(queue, auto_ack=True)
         self.assertEqual((body, (properties.headers or {}).get("x-delivery-count", 0)), (b"innocent", 0))
