@@ -72,7 +72,7 @@ def create(root: str, folders: Sequence[str], name: str, ending: str, head: byte
                 break
         try:
             write(fd, head, 0)
-        except OSError:
+        except BaseException:
             os.close(fd)
             with contextlib.suppress(OSError):
                 os.unlink(path, dir_fd=here)
