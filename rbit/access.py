@@ -5,6 +5,7 @@ What they name is looked at once, so that a mistake shows at the start. Runs in 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -83,6 +84,16 @@ def warnings(document: Document, protections: Mapping[str, Tls | None], known: s
                 f"{readers} can read it in this file: chmod 600 {path}, or name a password_file instead",
                 section, "password",
             )
+        for key in ("password_file", "key_file"):
+            yield from _warning(document, section, key)
+
+
+def _warning(document: Document, section: str, key: str) -> Iterator[str]:
+    """Yields a line if others can read the file that a key names."""
+    named = _named(document, document.sections.get(section, {}).get(key))
+    with contextlib.suppress(ValueError):  # it is gone since it was read
+        if named and (readers := _readers(path := named.path())):
+            yield document.line(f"{readers} can read this file: chmod 600 {printable(path)}", section, key)
 
 
 def _named(document: Document, name: str | None) -> Named | None:

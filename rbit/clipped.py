@@ -15,7 +15,7 @@ class Clipped:
     """Writes to a file that never becomes larger than a limit.
 
     When it is full, its last quarter moves up to the first one, and a mark between the two says how much is left
-    out. So it is in order at each moment, also for whoever reads it while it is written.
+    out. After each ``write`` it is in order; who reads it while its tail moves may see lines of that twice.
 
     Arguments:
         fd: of a file, open for reading and writing; ``close`` closes it.
@@ -64,8 +64,8 @@ class Clipped:
         at = self._size - self._part
         at += os.pread(self.fd, LONGEST, at).find(b"\n") + 1
         to = self._border + MARKED
-        os.pwrite(self.fd, MARK % (self._lost + at - self._rest), self._border)
-        self._lost += at - self._rest
+        lost = self._lost + at - self._rest
+        os.pwrite(self.fd, MARK % lost, self._border)
         while at < self._size:
             chunk = os.pread(self.fd, min(CHUNK, self._size - at), at)
             count = os.pwrite(self.fd, chunk, to)
@@ -74,4 +74,5 @@ class Clipped:
             at += count
             to += count
         os.ftruncate(self.fd, to)
+        self._lost = lost
         self._size, self._rest = to, self._border + MARKED

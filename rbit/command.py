@@ -107,6 +107,7 @@ def run(options: argparse.Namespace) -> int:
     from rbit.client import Client  # noqa: PLC0415
 
     if options.check:
+        formatter_of(options.log_format)  # whether there is one
         return say(check.report(options.config), PROGRAM)
     settings = config.read(options.config, runners.mistakes)
     if options.list_failed is not None:

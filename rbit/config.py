@@ -7,6 +7,7 @@ or callable: whoever calls `read` brings the function that looks at that. Runs i
 from __future__ import annotations
 
 import configparser
+import os
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -89,6 +90,8 @@ def _client(document: Document) -> ClientSettings:
         if renew > ttl / LEASE_LEAST_PARTS:
             expected = f"expected at most a third of lease_ttl, {ttl / LEASE_LEAST_PARTS:g} s here, got {renew:g}"
             document.mistake(expected, "rbit", "lease_renew")
+    if values["log_dir"] is not None:
+        values["log_dir"] = os.path.join(os.path.dirname(document.path), values["log_dir"])
     return ClientSettings(**values)
 
 

@@ -33,7 +33,7 @@ def component(name: str) -> str:
     """Returns a name as one that a file or a folder may have, the same for the same name.
 
     Letters, digits and some signs stay. A name that had to be changed ends with a digest, so that two names which
-    differ never become one.
+    differ hardly ever become one.
     """
     plain = _UNWANTED.sub("_", name)
     if plain[:1] in ("", ".", "-"):
@@ -59,19 +59,20 @@ def create(root: str, folders: Sequence[str], name: str, ending: str, head: byte
     """
     with contextlib.ExitStack() as stack:
         here = _enter(stack, root, _ENTER)
-        for folder in folders:
+        # As bytes, here and below: a locale may not be able to say a name.
+        for folder in (folder.encode() for folder in folders):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, FOLDER_MODE, dir_fd=here)
             here = _enter(stack, folder, _ENTER | os.O_NOFOLLOW, here)
         for number in itertools.count(1):
             between = "" if number == 1 else f".{number}" if number <= NUMBERED else f".{secrets.token_hex(4)}"
-            path = f"{name}{between}{ending}"
+            path = f"{name}{between}{ending}".encode()
             with contextlib.suppress(FileExistsError):
                 fd = os.open(path, _CREATE, FILE_MODE, dir_fd=here)
                 break
         try:
             write(fd, head, 0)
-        except OSError:
+        except BaseException:
             os.close(fd)
             with contextlib.suppress(OSError):
                 os.unlink(path, dir_fd=here)
@@ -114,7 +115,7 @@ def remove_old(root: str, days: int, ending: str, first: bytes) -> int:
     return count
 
 
-def _enter(stack: contextlib.ExitStack, name: str, flags: int, above: int | None = None) -> int:
+def _enter(stack: contextlib.ExitStack, name: str | bytes, flags: int, above: int | None = None) -> int:
     fd = os.open(name, flags, dir_fd=above)
     stack.callback(os.close, fd)
     return fd

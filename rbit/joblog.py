@@ -10,10 +10,11 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from rbit import folders
 from rbit.clipped import Clipped
-from rbit.output import indented
+from rbit.output import indented, printable
 
 FIRST = b"rbit job log\n"  # the first line of each; what does not begin with it is not rbit's, and is not removed
 ENDING = ".log"
@@ -22,6 +23,7 @@ LONGEST_TEXT = 1 << 15  # characters of one entry; of a longer one the end is ke
 LONGEST_HEAD = 1 << 16  # bytes
 RETRY = 5.0  # seconds until a file that could not be written is tried again
 SWEEP = 3600.0  # seconds
+LONGEST_WHY = 200  # characters of a failure that is no OSError
 
 log = logging.getLogger("rbit.joblog")
 
@@ -47,23 +49,22 @@ class JobLogs:
         if self.root is not None and self._days:
             threading.Thread(target=self._sweep, args=(self.root,), name="job logs", daemon=True).start()
 
-    def open(self, queue: str, name: str, head: str) -> JobLog:
+    def open(self, queue: str, describe: Callable[[], tuple[str, str]]) -> JobLog:
         """Returns the log of a new run of a job; its file is made, if that can be.
 
         Arguments:
-            queue, name: of the job, whatever is in them.
-            head: the text at the beginning.
+            queue: of the job, whatever is in its name.
+            describe: returns the job's name, whatever is in it, and the text at the beginning.
         """
-        return JobLog(self, folders.component(queue), folders.component(name), head)
+        return JobLog(self, folders.component(queue), describe)
 
-    def failed(self, folder: str, error: OSError) -> None:
+    def failed(self, folder: str, error: Exception) -> None:
         """Says, once, that nothing can be written in a folder of a queue."""
         with self._lock:
             known = folder in self._troubles
             self._troubles.add(folder)
         if not known:
-            why = error.strerror
-            log.warning("the job logs in %s/%s cannot be written: %s; jobs run on", self.root, folder, why)
+            log.warning("the job logs in %s/%s cannot be written: %s; jobs run on", self.root, folder, _why(error))
 
     def works(self, folder: str) -> None:
         """Says that a folder of a queue can be written again, if it could not."""
@@ -81,9 +82,9 @@ class JobLogs:
                 said = False
                 if count:
                     log.info("%d job logs of more than %d days are removed", count, self._days)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - the next time may be better
                 if not said:
-                    log.warning("no old job logs can be removed from %s: %s", root, error.strerror)
+                    log.warning("no old job logs can be removed from %s: %s", root, _why(error))
                 said = True
             time.sleep(SWEEP)
 
@@ -91,20 +92,27 @@ class JobLogs:
 class JobLog:
     """The log of one run of a job. Used by one thread; its methods raise nothing. Arguments: see JobLogs.open."""
 
-    def __init__(self, logs: JobLogs, folder: str, name: str, head: str) -> None:
+    def __init__(self, logs: JobLogs, folder: str, describe: Callable[[], tuple[str, str]]) -> None:
         self._logs = logs
         self._folder = folder
-        self._name = name
-        self._head = FIRST + head.encode("utf-8", "backslashreplace")[:LONGEST_HEAD] + b"\n\n"
         self._file: Clipped | None = None
         self._waiting: list[bytes] = []
         self._size = 0  # bytes that wait
         self._lost = 0  # lines that could not be written
+        self._failing = False  # whether the last try to write failed
         self._gone = False  # whether a file was removed under our hands
         self._again_at = 0.0  # time.monotonic() before which nothing is tried
         self._second = 0
         self._time = ""
         self._open = logs.root is not None
+        if self._open:
+            try:
+                name, head = describe()
+                self._name = folders.component(name)
+                self._head = FIRST + head.encode("utf-8", "backslashreplace")[:LONGEST_HEAD] + b"\n\n"
+            except Exception as error:  # noqa: BLE001 - nothing of a log may reach its job, here and below
+                self._open = False
+                logs.failed(folder, error)
         self._work(b"")
 
     def note(self, kind: str, text: str) -> None:
@@ -133,7 +141,7 @@ class JobLog:
         self._open = False
         try:
             self._leave()
-        except OSError as error:  # some file systems say only now that the disk is full
+        except Exception as error:  # noqa: BLE001 - some file systems say only now that the disk is full
             self._logs.failed(self._folder, error)
 
     def _work(self, data: bytes) -> None:
@@ -144,13 +152,18 @@ class JobLog:
         self._lost += data.count(b"\n")
         if time.monotonic() < self._again_at:
             return
+        file = self._file
         try:
             self._write(data, before)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - see above
             self._again_at = time.monotonic() + RETRY
+            self._failing = True
             self._logs.failed(self._folder, error)
         else:
-            self._logs.works(self._folder)
+            # A file that was open all the time says nothing of whether another one can be made.
+            if self._failing or self._file is not file:
+                self._logs.works(self._folder)
+            self._failing = False
 
     def _write(self, data: bytes, lost: int) -> None:
         if self._file is not None and not os.fstat(self._file.fd).st_nlink:
@@ -184,3 +197,9 @@ class JobLog:
             self._second = second
             self._time = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
         return f"{self._time}.{int((now - second) * 1000):03d}"
+
+
+def _why(error: Exception) -> str:
+    """Returns a failure in words; those of the system, if it has some."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or printable(f"{type(error).__name__}: {error}", LONGEST_WHY)

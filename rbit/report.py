@@ -20,14 +20,9 @@ LONGEST_VALUE = 2000  # characters of a setting in the head of a job log
 LONGEST_SHOWN = 255  # characters of what strangers have named
 HIDDEN = "***"
 
-SECRET = re.compile(r"pass|pwd|secret|token|key|cred|auth(?!ors?(?![a-z]))|private|cookie|session", re.IGNORECASE)
-# A secret in a value: --password x, password=x, "token": "x", Authorization: Bearer x, and https://user:x@host.
-_INSIDE = (
-    re.compile(rf"((?:--?|\b)[\w-]*(?:{SECRET.pattern})[\w-]*[\"']?(?:\s*[=:]\s*))(?:(?:Bearer|Basic)\s+)?"
-               r"(?:\"[^\"]*\"|'[^']*'|[^\s\"'&;]+)", re.IGNORECASE),
-    re.compile(rf"(--[\w-]*(?:{SECRET.pattern})[\w-]*\s+)(?:\"[^\"]*\"|'[^']*'|\S+)", re.IGNORECASE),
-    re.compile(r"(://[^/@\s]*:)[^/@\s]+(?=@)"),
-)
+# What a secret is called, or follows. A guess: secrets belong into files.
+SECRETS = ("pass", "pwd", "secret", "token", "key", "cred", "auth", "private", "cookie", "session")
+PROGRAM = re.compile(r"[\w./+-]+")  # a first word of a command that is no more than a name
 
 log = logging.getLogger("rbit.job")
 output = logging.getLogger("rbit.output")
@@ -45,7 +40,7 @@ class Report:
     def __init__(self, job: Job, facts: Facts | None, logs: JobLogs) -> None:
         self._updates = job.updates
         self._began = time.monotonic()
-        self._log = logs.open(job.message.queue, file_name(job), "\n".join(head(job, facts)) if logs.root else "")
+        self._log = logs.open(job.message.queue, lambda: (file_name(job), "\n".join(head(job, facts))))
 
     def set_status(self, name: str, message: str = "") -> None:
         """Takes a status."""
@@ -111,11 +106,22 @@ def head(job: Job, facts: Facts | None) -> Iterator[str]:
 
 
 def masked(settings: Mapping[str, str]) -> dict[str, str]:
-    """Returns settings without what looks like a secret: by their names, or in their values."""
-    shown = {}
-    for name, value in settings.items():
-        text = value
-        for pattern in _INSIDE:
-            text = pattern.sub(rf"\g<1>{HIDDEN}", text)
-        shown[name] = HIDDEN if SECRET.search(name) else text
-    return shown
+    """Returns settings without what looks like a secret, by name or by value; of a command its first word."""
+    return {
+        name: runner(text) if name == "runner" else HIDDEN if _is_secret(name) or _is_secret(text) else text
+        for name, text in settings.items()
+    }
+
+
+def runner(text: str) -> str:
+    """Returns what is shown of a runner: all of a Python one, of a shell command the first word."""
+    kind, _, rest = text.partition("!")
+    if kind != "shell":
+        return text
+    first, *more = rest.split(None, 1) or [""]
+    return f"{kind}!{first if PROGRAM.fullmatch(first) else HIDDEN}" + (" …" if more else "")
+
+
+def _is_secret(text: str) -> bool:
+    small = text.lower()
+    return any(word in small for word in SECRETS) or "@" in small.partition("://")[2]

@@ -21,7 +21,7 @@ class Secret:
     """
 
     text: str = field(default="", repr=False)
-    file: Named | None = None
+    file: Named | None = field(default=None, repr=False)  # its name may be the password, too
     variable: str = field(default="", repr=False)  # somebody may have written the password there
 
     @property

@@ -23,6 +23,7 @@ REFUSALS = (
     "CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN",
     "CERTIFICATE_REVOKED", "UNSUPPORTED_CERTIFICATE", "ACCESS_DENIED", "PROTOCOL_VERSION",
 )
+NO_ADVICE = ("UNKNOWN_CA", "PROTOCOL_VERSION")  # those that say themselves what it is
 # Its names for what is no TLS; which one depends on its version and on what came.
 NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 
@@ -71,8 +72,8 @@ def context(tls: Tls) -> ssl.SSLContext:
         key = ("key_file", tls.key_file) if tls.key_file else ("cert_file", tls.cert_file)
         try:
             made.load_cert_chain(certificate, _pem(*key, KEY), _no_passphrase)
-        except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
+        except OSError as error:  # of OpenSSL; or a file is gone meanwhile
+            if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
                 raise Unusable(key[0], "expected the key of the certificate in cert_file, got another") from error
             raise Unusable(key[0], f"expected a certificate and its key in PEM form ({_said(error)})") from error
         except ValueError as error:
@@ -90,7 +91,8 @@ def words(error: ssl.SSLError) -> tuple[str, bool]:
         return "it does not speak TLS on this port; is there another one for that?", True
     if "ALERT" in reason:
         for_good = any(part in reason for part in REFUSALS)
-        advice = "; are cert_file and key_file what it wants?" if for_good else ""
+        silent = not for_good or any(part in reason for part in NO_ADVICE)
+        advice = "" if silent else "; are cert_file and key_file what it wants?"
         return f"it refuses the TLS connection: {_said(error)}{advice}", for_good
     return _said(error), False
 

@@ -93,7 +93,7 @@ class ValuesTest(ConfigCase):
         suites = ("latex", "princexml", "html")
         client = config.ClientSettings(
             "Bob-1_x", 0.5, "any", "cnx", "epub", suites, 3, 0.0, 60.0, 20.0, 9.5, 7, 1.5, "unclaimed",
-            "logs", 5, 0,
+            f"{self.folder}/logs", 5, 0,
         )
         self.assertEqual(read.client, client)
         hosts = (("mq.example.org", None), ("::1", 2), ("b", 3))

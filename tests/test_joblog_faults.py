@@ -76,6 +76,40 @@ class FaultsTest(LogCase):
         self.assertEqual(len([line for line in rbit.lines if "cannot be written: No such file" in line]), 1)
         self.assertFalse((rbit.folder / "logs").exists())
 
+    def test_open_log_of_a_long_job_does_not_say_that_others_can_be_written(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "long\n", message_id="long")
+        runner = (
+            "shell!read kind; test \"$kind\" = long || exit 0; touch held; "
+            "until test -e go; do echo tick; sleep 0.02; done"
+        )
+        rbit = self.client(runner, concurrency=2)
+        self.wait_until((rbit.folder / "held").exists, what="the long job")
+        folder = rbit.folder / "logs" / queue
+        folder.rename(rbit.folder / "away")
+        folder.touch()
+        [path] = (rbit.folder / "away").rglob("*.log")
+
+        def run(name: str) -> None:
+            """Have a small job run, and wait until the long one has printed then."""
+            self.publish(queue, "y", message_id=name)
+            rbit.wait_for_line(f"message {name}: Done")
+            size = path.stat().st_size
+            self.wait_until(lambda: path.stat().st_size > size, what="more of the long job's log")
+
+        for name in ("a", "b", "c"):
+            run(name)
+        said = [line.partition(" the job logs ")[2] for line in rbit.lines if " the job logs " in line]
+        self.assertEqual(said, [f"in logs/{queue} cannot be written: Not a directory; jobs run on"])
+        folder.unlink()
+        for name in ("d", "e"):
+            run(name)
+        (rbit.folder / "go").touch()
+        rbit.wait_for_line("message long: Done")
+        self.assertEqual(rbit.stop(), 0)
+        said = [line.partition(" the job logs ")[2] for line in rbit.lines if " the job logs " in line]
+        self.assertEqual(said[1:], [f"in logs/{queue} can be written again"])
+
     def test_file_that_may_not_grow_is_said_once_and_the_job_is_done(self) -> None:
         line = "x" * 999
         runner = f"shell!for n in 1 2 3 4 5 6 7 8 9; do for m in 1 2 3 4 5 6 7 8 9 10; do echo {line}; done; done"

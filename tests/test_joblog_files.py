@@ -9,11 +9,12 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
 
-from rbit import folders, joblog
+from rbit import folders, joblog, report
 from rbit.clipped import MARKED, Clipped
 from rbit.joblog import JobLogs
 from rbit.report import masked
@@ -78,6 +79,18 @@ class ClippedTest(unittest.TestCase):
         self.assertEqual(self.content(), b"0123456789\n" * 2 + b"more\n")
 
 
+    def test_mark_counts_once_what_could_be_left_out_at_the_second_try_only(self) -> None:
+        file = Clipped(self.fd, 0, LIMIT)
+        for _ in range(10):
+            file.write(b"x" * 99_999 + b"\n")
+        with mock.patch.object(os, "ftruncate", side_effect=OSError(5, "Input/output error")), \
+                self.assertRaises(OSError):
+            file.write(b"more\n")
+        file.write(b"more\n")
+        head, lost, tail = MARK.split(self.content())
+        self.assertEqual(len(head) + int(lost) + len(tail), LIMIT + len(b"more\n"))
+
+
 class ComponentTest(unittest.TestCase):
     def test_names_that_differ_stay_different_and_are_fit_for_a_file(self) -> None:
         names = ["", ".", "..", "...", "../x", "/etc/passwd", "a/b", "a_b", "a b", "a\0b", "-rf", ".hidden", "A"]
@@ -100,21 +113,55 @@ class ComponentTest(unittest.TestCase):
 
 
 class SecretsTest(unittest.TestCase):
+    def test_of_a_command_its_first_word_is_shown(self) -> None:
+        for command, expected in (
+            ("curl -u bob:hush https://h", "curl …"), ("true", "true"), ("\n  /bin/true\n x", "/bin/true …"),
+            ("TOKEN='a'hush", "***"), ("PASSWORD=a&hush curl", "*** …"), ("https://u:hush@h", "***"),
+            ("mysql -phush", "mysql …"), ("curl -H 'Authorization: token hush'", "curl …"), ("x" * 9, "x" * 9),
+            ("curl<<<hush", "***"),
+        ):
+            self.assertEqual(masked({"runner": f"shell!{command}"}), {"runner": f"shell!{expected}"})
+        self.assertEqual(masked({"runner": "python!a.token:key"}), {"runner": "python!a.token:key"})
+
+    def test_long_values_are_looked_at_quickly(self) -> None:
+        for text in ("-" * 10**6, "a-" * 10**6, "://" * 10**6, "key " * 10**6):
+            for name in ("runner", "options"):
+                start = time.process_time()
+                masked({name: f"shell!{text}"})
+                self.assertLess(time.process_time() - start, 2.0, (name, text[:4]))
+
     def test_what_looks_like_a_secret_is_hidden(self) -> None:
         secret = {
             "password": "hush", "DB_PASSWD": "hush", "api-token": "hush", "client_secret": "hush", "key": "hush",
-            "url": "amqp://me:hush@host/x", "query": "https://host/?token=hush&size=5",
-            "runner": "shell!curl --user-password hush -H 'Authorization: Bearer hush' --api-key='hush hush' x",
-            "json": '{"token": "hush", "size": 5}',
+            "url": "amqp://me:hush@host/x", "query": "https://host/?token=hush&size=5", "user": "https://hush@host",
+            "header": "Authorization: Basic hush", "options": "--user-PASSWORD hush", "line": "Cookie: hush",
+            "json": '{"token": "hush", "size": 5}', "file": "-----BEGIN PRIVATE KEY-----\nhush",
         }
-        shown = masked(secret)
-        self.assertEqual([name for name, text in shown.items() if "hush" in text], [])
-        self.assertEqual(shown["query"], "https://host/?token=***&size=5")
-        self.assertTrue(shown["runner"].startswith("shell!curl --user-password *** -H "), shown["runner"])
+        self.assertEqual(masked(secret), dict.fromkeys(secret, "***"))
 
     def test_other_settings_are_shown(self) -> None:
-        plain = {"author": "Ada", "runner": "shell!test -r module.html && zip %ID", "url": "https://host:80/a@b"}
+        plain = {"title": "Ada", "command": "test -r module.html && zip", "url": "https://host:80/a", "to": "a@b"}
         self.assertEqual(masked(plain), plain)
+
+
+class BorderTest(SlotCase):
+    """Job logs with faults of rbit's own."""
+
+    def test_no_fault_of_a_log_reaches_its_job_and_each_queue_says_it_once(self) -> None:
+        (self.folder / "logs").mkdir()
+        for module, name in (
+            (report, "head"), (report, "file_name"), (folders, "create"), (joblog.Clipped, "write"),
+            (joblog.Clipped, "close"),
+        ):
+            with self.subTest(name=name), mock.patch.object(module, name, side_effect=LookupError("no\npaper")):
+                self.records.lines.clear()
+                slot = self.slot(logs=JobLogs(str(self.folder / "logs"), 1, 0))
+                for _ in range(1 if name == "close" else 2):  # the next file can be made, after a failed close
+                    self.begin(slot, "shell!echo hello")
+                    self.assertEqual(self.outcome(slot).status, "Done")
+                said = [line for line in self.records.lines if "cannot be written" in line]
+                self.assertEqual(len(said), 1, self.records.lines)
+                self.assertIn("cannot be written: LookupError: no?paper; jobs run on", said[0])
 
 
 class RemovalTest(LogCase):

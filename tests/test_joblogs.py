@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 import unittest
 
@@ -26,8 +27,7 @@ class ContentTest(LogCase):
             rf"rbit job log\nqueue:    {queue}\nmessage:  m\njob:      1\npackage:  col11406 1\.0\nattempt:  1\n"
             r"client:   bob-villa\nbegun:    \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\nsettings:\n"
         ))
-        for line in ("runner = python!jobs:speak", "api_key = ***",
-                     "deposit = https://me:***@host/?token=***&x=1", "size = A4"):
+        for line in ("runner = python!jobs:speak", "api_key = ***", "deposit = ***", "size = A4"):
             self.assertIn(f"    {line}\n", f"{head}\n")
         self.assertNotIn("hush", text)
         found = entries(text)
@@ -43,7 +43,7 @@ class ContentTest(LogCase):
     def test_shell_job_has_its_command_both_streams_its_statuses_and_its_exit_status(self) -> None:
         command = "shell!echo one; echo 'Building two' >&$RBIT_STATUS_FD; echo three >&2; exit 3"
         [text] = logs(self.once(command, status=1)).values()
-        self.assertIn(f"\n    runner = {command}\n", text)
+        self.assertIn("\n    runner = shell!echo …\n", text)
         found = entries(text)
         self.assertEqual(found[0], ("status", "Building"))
         self.assertEqual(sorted(found[1:4]), [("status", "Building: two"), ("stderr", "three"), ("stdout", "one")])
@@ -100,6 +100,17 @@ class PlaceTest(LogCase):
             self.assertLessEqual(len(os.fsencode(path.name)), 255)
             self.assertTrue(path.name.isprintable() and not path.is_symlink(), path.name)
 
+    def test_names_that_the_locale_cannot_say_are_those_of_the_files(self) -> None:
+        queue = self.queue_name("r\u00e9sum\u00e9")
+        self.publish(queue, "y", message_id="r\u00e9sum\u00e9")
+        self.publish(queue, "y", message_id="r\u00e9sum\u00e9")
+        locale = "export LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
+        rbit = self.client("shell!true", "--once", queue=queue, command=f'{locale}; exec "$@"')
+        self.assertEqual(rbit.wait(60), 0, rbit.output)
+        self.assertNotIn("cannot be written", rbit.output)
+        names = (f"{queue}/message-r\u00e9sum\u00e9{number}.log" for number in ("", ".2"))
+        self.assertEqual(set(logs(rbit)), set(names))
+
     def test_nothing_is_written_through_a_link_and_the_job_is_done(self) -> None:
         queue = self.queue_name()
         rbit = self.once("shell!echo hello", command=f'mkdir out; ln -s ../out logs/{queue}; exec "$@"')
@@ -124,6 +135,20 @@ class PlaceTest(LogCase):
             f"in logs/{queue} can be written again",
         ])
         self.assertEqual(set(logs(rbit)), {f"{queue}/message-m2.log"})
+
+    def test_relative_folder_is_the_one_beside_the_file(self) -> None:
+        queue = self.queue_name()
+        self.publish(queue, "y", message_id="m")
+        for option in ("--check", "--once"):
+            command = f"mkdir other; cd other; {shlex.join(rbit_command())} ../rbit.ini {option}"
+            rbit = self.client("shell!true", queue=queue, command=command)
+            self.assertEqual(rbit.wait(60), 0, rbit.output)
+            self.assertNotIn("no folder", rbit.output)
+        self.assertEqual(set(logs(rbit)), {f"{queue}/message-m.log"})
+        rbit = self.client("shell!true", dirs=("other/logs",), command=command.replace("mkdir other; ", "")
+                           .replace("--once", "--check"))
+        self.assertEqual(rbit.wait(60), 0, rbit.output)
+        self.assertIn("[rbit] log_dir: '../logs' is no folder", rbit.output)
 
     def test_check_warns_of_a_folder_that_is_missing(self) -> None:
         for dirs, expected in (((), 1), (("logs",), 0)):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import unittest
 from datetime import datetime, timezone
 from typing import Any
 
+from rbit.jsonlog import Objects
 from tests.support.case import BrokerCase
 from tests.support.client_case import CAPTURES
 from tests.support.rbit_process import RbitProcess
@@ -97,6 +99,26 @@ class LogFormatTest(BrokerCase):
         self.assertEqual(self.depth(self.queue_name("any_latex_pdf")), 1)
         self.run_job(environment={"PYTHONPATH": "none"}, files=files)
         self.assertEqual(self.status, 1)
+
+    def test_check_looks_for_the_package_too(self) -> None:
+        text = self.ini({self.queue_name(): {"runner": "shell!true"}})
+        files = {"none/pythonjsonlogger/__init__.py": "raise ModuleNotFoundError('pythonjsonlogger')\n"}
+        for path, status in (("none", 64), ("", 0)):
+            arguments = ("--check", "--log-format", "json")
+            rbit = self.rbit(text, *arguments, files=files, environment={"PYTHONPATH": path})
+            self.assertEqual(rbit.wait(), status, rbit.output)
+            self.assertEqual("needs the package python-json-logger" in rbit.output, status == 64)
+
+    def test_half_a_character_is_replaced(self) -> None:
+        for text, expected in (
+            ("\ud800", "\ufffd"), ("a\udcff\udc00b", "a\ufffd\ufffdb"), ("\U0001f600\ud83d", "\U0001f600\ufffd"),
+            ("\\ud800", "\\ud800"), ("\U0001f600", "\U0001f600"), ('"\ud800\n', '"\ufffd\n'),
+        ):
+            record = logging.makeLogRecord({"msg": text, "more": {text: [text]}})
+            line = Objects().format(record)
+            found = json.loads(line)
+            self.assertTrue(line.isascii() and line.isprintable())
+            self.assertEqual((found["message"], found["more"]), (expected, {expected: [expected]}))
 
     def test_logging_sections_and_a_format_do_not_go_together(self) -> None:
         for log_format in ("json", "text"):

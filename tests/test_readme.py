@@ -209,11 +209,12 @@ class FollowTest(ReadmeCase):
 
 
 class LogsTest(ReadmeCase):
-    @example("job-log rbit.ini", "job-log file")
-    def test_a_job_leaves_the_log_that_the_readme_shows(self, ini: str, file: str) -> None:
-        self.publish(self.queue("reports"), "x", message_id="2026-W48")
-        amqp = self.ini({}).partition("[amqp]")[2]
-        folder = self.folder(rbit__ini=f"{ini}\n[amqp]{amqp}".replace("/var/log/rbit", "logs"))
+    @example("job-log file")
+    def test_a_job_leaves_the_log_that_the_readme_shows(self, file: str) -> None:
+        queue = self.queue("reports")
+        self.publish(queue, "x", message_id="2026-W48")
+        section = {"runner": "shell!echo no paper; exit 1", "printer_password": "hush"}
+        folder = self.folder(rbit__ini=self.ini({queue: section}, rbit={"name": "bob-villa", "log_dir": "logs"}))
         (folder / "logs").mkdir()
         self.run_line("rbit rbit.ini --once", folder, errors.EXIT_JOBS_FAILED)
         [path] = (folder / "logs").rglob("*.log")

@@ -168,6 +168,7 @@ class PasswordTest(SecretsCase):
         assert read.pybit is not None
         self.assertEqual((read.amqp.password.read(), read.pybit.password.read()), (SECRET, SECRET))
         self.assertNotIn(SECRET, repr(read) + str(read) + repr(read.pybit.password))
+        self.assertNotIn(SECRET, repr(Secret(file=Named(SECRET, self.folder))))  # written in the wrong place
 
 
 class TlsKeysTest(SecretsCase):
@@ -247,9 +248,25 @@ class ReadersTest(SecretsCase):
                     self.assertEqual(self.said(text, mode), expected)
 
     def test_file_without_a_secret_may_be_read_by_all(self) -> None:
-        self.write("secret", "p")
+        self.write("secret", "p").chmod(0o600)
         for lines in ("", "password = guest", "password =", "password_file = secret"):
             self.assertEqual(self.said(with_lines("amqp", lines), 0o644), [], lines)
+
+    def test_password_or_key_that_others_can_read_in_a_file_of_its_own_is_a_warning(self) -> None:
+        password = self.write("secret", "p")
+        key = Certificates(Path(self.folder)).issue("a").with_suffix(".key")
+        lines = "password_file = secret\ncert_file = a.pem\nkey_file = a.key"
+        texts = {"amqp": with_lines("amqp", f"ssl = yes\n{lines}"), "pybit": with_lines("pybit", WEB + lines)}
+        for section, text in texts.items():
+            for mode, who in ((0o644, "its group and others"), (0o640, "its group"), (0o600, "")):
+                expected = [
+                    f"rbit.ini: [{section}] {name}: {who} can read this file: chmod 600 {path}"
+                    for name, path in (("password_file", password), ("key_file", key)) if who
+                ]
+                password.chmod(mode)
+                key.chmod(mode)
+                with self.subTest(section=section, mode=oct(mode)):
+                    self.assertEqual(self.said(text, 0o644), expected)
 
     def test_group_of_another_users_file_is_how_rbit_reads_it(self) -> None:
         text = with_lines("amqp", "password = p")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 from unittest import mock
 
+from rbit import tls
 from rbit.files import Named
 from rbit.message import Answer
 from rbit.secret import Secret
@@ -42,6 +43,32 @@ class CertificatesCase(unittest.TestCase):
 
     def context(self, name: str = "server", mutual: bool = False) -> ssl.SSLContext:
         return self.certificates.server_context(self.certificates.folder / f"{name}.pem", mutual)
+
+
+class ContextTest(CertificatesCase):
+    def test_certificate_that_is_gone_before_it_is_loaded_is_a_mistake(self) -> None:
+        path, folder = self.certificates.issue("gone"), str(self.certificates.folder)
+        real = tls._pem
+
+        def pem(key: str, file: Named, mark: bytes) -> str:
+            found = real(key, file, mark)
+            if mark == tls.KEY:
+                path.unlink()
+            return found
+
+        with mock.patch.object(tls, "_pem", pem), self.assertRaisesRegex(tls.Unusable, "No such file"):
+            tls.context(Tls(cert_file=Named("gone.pem", folder), key_file=Named("gone.key", folder)))
+
+    def test_certificate_and_key_are_asked_about_only_where_they_may_be_the_cause(self) -> None:
+        for reason, expected in (
+            ("TLSV13_ALERT_CERTIFICATE_REQUIRED", True), ("SSLV3_ALERT_BAD_CERTIFICATE", True),
+            ("SSLV3_ALERT_HANDSHAKE_FAILURE", True), ("TLSV1_ALERT_UNKNOWN_CA", False),
+            ("TLSV1_ALERT_PROTOCOL_VERSION", False),
+        ):
+            error = ssl.SSLError(1, "x")
+            error.reason = reason
+            said, for_good = tls.words(error)
+            self.assertEqual(("cert_file" in said, for_good), (expected, True), said)
 
 
 class WebTest(CertificatesCase):

@@ -78,7 +78,7 @@ class RbitProcess:
         for name, text in written.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(text, encoding="utf-8")
-            if name == "rbit.ini":  # or it would warn of passwords
+            if name in ("rbit.ini", "amqp_password"):  # or it would warn of passwords
                 (self.folder / name).chmod(0o600)
         self._mark = secrets.token_hex(8)
         self.lines: list[str] = []  # of both streams, as they came
