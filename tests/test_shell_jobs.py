@@ -117,7 +117,8 @@ class ShellJobTest(BrokerCase):
             for _ in range(count):
                 self.publish(queue, request(uri="u" * 300_000))
             self.wait_until(lambda count=count: rbit.output.count(": Failed") >= count, what="refusals")
-            if count == 1:
+            if count == 1:  # and all connections are made
+                self.wait_until(lambda: self.depth(f"{queue}.failed") == 1, what="the parked message")
                 before = psutil.Process(rbit.pid).num_fds()
         self.wait_until(lambda: rbit.output.count(": Failed") == 22, what="all refusals")
         self.assertLessEqual(psutil.Process(rbit.pid).num_fds(), before + 2)
