@@ -14,9 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rbit.message import Properties
+from rbit.message import PERSISTENT, Properties
 
-PERSISTENT = 2  # delivery_mode
 PREFIX = "x-rbit-"  # of the headers that rbit writes
 JOB, LEASE, ATTEMPT, COPY, KEPT, LEFT_OUT, LOCAL = (
     PREFIX + name for name in ("job", "lease", "attempt", "copy", "kept", "left-out", "local")

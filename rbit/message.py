@@ -29,6 +29,7 @@ PASSING = frozenset({WAITING, BUILDING, BLOCKED})  # another status follows
 OK = 200  # HTTP status codes of PyBit
 NOT_FOUND = 404  # for a job that it does not know
 OUTAGES = frozenset({502, 503, 504})  # HTTP status codes that say that PyBit cannot be reached
+PERSISTENT = 2  # delivery_mode
 
 
 @dataclass(frozen=True)

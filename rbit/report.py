@@ -15,7 +15,7 @@ from rbit.job import Job, Outcome
 from rbit.joblog import JobLogs
 from rbit.output import indented, printable, visible
 
-LONGEST_NAME = 255  # characters in the name of a status
+LONGEST_STATUS = 255  # characters in the name of a status
 LONGEST_VALUE = 2000  # characters of a setting in the head of a job log
 LONGEST_SHOWN = 255  # characters of what strangers have named
 HIDDEN = "***"
@@ -44,7 +44,7 @@ class Report:
 
     def set_status(self, name: str, message: str = "") -> None:
         """Takes a status."""
-        if len(name) > LONGEST_NAME or not name.isprintable():
+        if len(name) > LONGEST_STATUS or not name.isprintable():
             log.warning("%s: no name of a status, so not reported: %s", self._updates, printable(name))
         else:
             message = visible(message)

@@ -31,8 +31,7 @@ class ClientSettings:
         max_jobs_per_worker: a worker is replaced after so many jobs; 0: never.
         worker_idle: seconds without a job after which a slot's processes are ended.
         default_queue: where build requests are collected for which there is no queue yet; None: nowhere.
-        log_dir: the folder in which each run of a job gets a log, a relative one as from the current folder; None:
-            no such logs.
+        log_dir: the folder in which each run of a job gets a log; None: no such logs.
         log_limit: how long one of them may become, in millions of bytes.
         log_keep_days: how many days old they become; 0: any number.
     """

@@ -58,6 +58,7 @@ class Updates:
         self._lock = threading.Lock()  # guards what follows
         self._waiting: deque[tuple[Update, bool]] = deque()
         self._under_way: tuple[Update, bool] | None = None
+        self._time = 0.0  # of the last one
         self._size = 0  # of those that wait
         self._others = 0  # how many of them are not for PyBit
         self._passed_over = 0
@@ -132,9 +133,8 @@ class Updates:
     def _put(self, status: str, message: str, final: bool) -> None:
         with self._lock:
             # Always later than the one before, though the clock may go back: it says the order.
-            later = math.nextafter(self._first.time, math.inf)
-            self._first = replace(self._first, time=max(later, time.time()))
-            update = replace(self._first, status=status, message=message, final=final)
+            self._time = max(math.nextafter(self._time, math.inf), time.time())
+            update = replace(self._first, status=status, message=message, time=self._time, final=final)
             to_pybit = self.to_pybit and self.job is not None and status != self.last
             self.last, self._last_message = status, message
             self._waiting.append((update, to_pybit))

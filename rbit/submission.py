@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from rbit import decode, envelope, ini, models
-from rbit.envelope import PERSISTENT
 from rbit.errors import BodyRefused
-from rbit.message import Properties
+from rbit.message import PERSISTENT, Properties
 from rbit.settings import Config
 
 ENCODING = "UTF-8"  # as PyBit says it of its own

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rbit import envelope, steps
@@ -112,9 +112,7 @@ class Sweep:
         If so, this is so for all behind it too, or they would overtake. Errors: ConnectionLost.
         """
         if self._may_drop is None and envelope.given_back(delivery.properties) >= OFTEN:
-            asked = Queue(self._connection, self._name)  # on a channel of its own, for a refusal closes it
-            self._may_drop = not asked.is_classic() and not asked.is_patient()
-            asked.close()
+            self._may_drop = not self._is(Queue.is_classic) and not self._is(Queue.is_patient)
         return bool(self._may_drop)
 
     def renew(self, delivery: Delivery, outlet: Outlet) -> None:
@@ -131,7 +129,7 @@ class Sweep:
         held = sum(len(tags) for _, tags in self._parts)
         # A classic queue takes what a closed channel held, each to its old place. One by one it takes ever longer.
         # A quorum queue shuffles what a channel held.
-        if held > FEW and self._is_classic():
+        if held > FEW and self._is(Queue.is_classic):
             queue = Queue(self._connection, self._name)
             wanted = (queue.count() or 0) + held
             for part, _ in self._parts:
@@ -143,8 +141,8 @@ class Sweep:
             for part, tags in self._parts:
                 part.give_back(tags)
 
-    def _is_classic(self) -> bool:
+    def _is(self, ask: Callable[[Queue], bool]) -> bool:
         asked = Queue(self._connection, self._name)  # on a channel of its own, for a refusal closes it
-        is_classic = asked.is_classic()
+        answer = ask(asked)
         asked.close()
-        return is_classic
+        return answer

@@ -96,11 +96,11 @@ class Teller:
         failures = self._reject(held, code)
         self._hand.lane(held)
         tries = failures.count
-        if self._hand.is_full and held.update.status not in STATUSES and self._answers(held):
+        if self._hand.is_full and held.update.status not in STATUSES and self._history(held) == OK:
             # No other update can be taken that would show whose fault it is.
             self._refused(held, code, "PyBit may have no such status, and others wait")
         elif failures.count >= TRIES:
-            if self._caller.last(held.job, self._hand.until)[0].code == NOT_FOUND:
+            if self._history(held) == NOT_FOUND:
                 self._refused(held, code, f"{failures.count} times; PyBit knows no job {held.job}")
             elif self.taken > failures.taken:
                 self._refused(held, code, f"{failures.count} times, while it takes other updates")
@@ -108,9 +108,9 @@ class Teller:
                 tries = self._try_later_ones(held, code)
         failures.due = time.monotonic() + wait_after(tries)
 
-    def _answers(self, held: Held) -> bool:
-        """Whether PyBit gives the history of a job."""
-        return self._caller.last(held.job, self._hand.until)[0].code == OK
+    def _history(self, held: Held) -> int | None:
+        """Returns the HTTP status code with which PyBit answers for the history of a job."""
+        return self._caller.last(held.job, self._hand.until)[0].code
 
     def _reject(self, held: Held, code: int) -> Failures:
         """Notes that PyBit answered an update with 500."""

@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rbit.errors import BodyRefused
-from rbit.message import Properties
+from rbit.message import PERSISTENT, Properties
 from rbit.settings import LONGEST_NAME
 
 EXCHANGE = "rbit.status"  # durable, of type topic
-PERSISTENT = 2  # delivery_mode
 # The only key that a client's own queue is bound with. It is sent in the header BCC, which RabbitMQ obeys and
 # removes; see https://www.rabbitmq.com/docs/sender-selected.
 OWN_KEY = "to."

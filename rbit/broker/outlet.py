@@ -23,6 +23,7 @@ from rbit.settings import AmqpSettings
 log = logging.getLogger("rbit.broker")
 
 PRECONDITION_FAILED = 406  # reply code of AMQP 0-9-1
+OTHER_TYPE = "arg 'type'"  # what RabbitMQ says to that code when an exchange that is there is of another type
 
 
 class Outlet:
@@ -142,7 +143,7 @@ class Outlet:
         try:
             self._declare_topic(form, passive=False)
         except ChannelClosedByBroker as error:
-            if error.reply_code == PRECONDITION_FAILED and "arg 'type'" in str(error.reply_text):
+            if error.reply_code == PRECONDITION_FAILED and OTHER_TYPE in str(error.reply_text):
                 raise PublishFailed(
                     f"the exchange {form.name} was made by somebody else, and its messages would go elsewhere; "
                     f"please delete it: {reason(error)}", refused=True

@@ -15,11 +15,10 @@ from typing import Any
 import pika
 from pika import data, spec
 
-from rbit.message import Properties
+from rbit.message import PERSISTENT, Properties
 
 log = logging.getLogger("rbit.broker")
 
-PERSISTENT = 2  # delivery_mode
 _pikas_decode_value = data.decode_value
 _pikas_encode_value = data.encode_value
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from rbit.broker.connection import ACCESS_REFUSED, Connection
-from rbit.broker.outlet import PRECONDITION_FAILED
+from rbit.broker.outlet import OTHER_TYPE, PRECONDITION_FAILED
 from rbit.broker.private import code_of
 from rbit.broker.queue import is_missing
 from rbit.errors import QueueUnavailable
@@ -69,7 +69,7 @@ class Subscription:
         try:
             self._declare(passive=False)  # for only this tells the type of one that is there
         except QueueUnavailable as error:
-            if code_of(error) == PRECONDITION_FAILED and "arg 'type'" in str(error):
+            if code_of(error) == PRECONDITION_FAILED and OTHER_TYPE in str(error):
                 raise QueueUnavailable(f"{error}; it must be of type topic, please delete it") from error
             if code_of(error) not in (ACCESS_REFUSED, PRECONDITION_FAILED):
                 raise
