@@ -130,6 +130,8 @@ class LoopTest(BrokerCase):
             for name in names:
                 (rbit.folder / name).touch()
             self.wait_until(lambda: {f"end {name}" for name in names} <= set(ran(rbit)), what="both ends")  # noqa: B023
+            ended = 2 if names[0] == "a1" else 4  # else a slot may not be free yet, and a third one begins
+            self.wait_until(lambda: rbit.output.count(": Done") == ended, what="both slots")  # noqa: B023
         self.assertEqual(rbit.stop(), 0)
 
     def run_two(self, between: Callable[[RbitProcess], None], **rbit: object) -> list[str]:
