@@ -25,39 +25,56 @@ class Crew:
     """
 
     def __init__(self, settings: ClientSettings, gate: Gate, done: Callable[[Job], None]) -> None:
-        forest = Forest()
-        self._logs = JobLogs(settings.log_dir, settings.log_limit, settings.log_keep_days)
+        self._forest = Forest()
+        self._gate = gate
         self._done = done
-        self._slots = [
-            Slot(number + 1, forest, done, self._logs, gate=gate, worker_jobs=settings.max_jobs_per_worker,
-                 worker_idle=settings.worker_idle)
-            for number in range(settings.concurrency)
-        ]
+        self._made: list[Slot] = []  # all slots; those of an earlier ``use`` take no job any more
+        self._use(settings)
 
     @property
     def jobs(self) -> list[Job]:
-        """The jobs that are in a slot."""
-        return [slot.job for slot in self._slots if slot.job is not None]
+        """The jobs that are in a slot. It takes no lock, so any thread, and a handler of signals, may ask."""
+        return [job for job in [slot.job for slot in self._made] if job is not None]
 
     @property
     def has_room(self) -> bool:
-        """Whether there is a free slot."""
-        return any(slot.job is None for slot in self._slots)
+        """Whether there is a free slot, and fewer jobs than may run at once."""
+        return len(self.jobs) < len(self._slots) and any(slot.job is None for slot in self._slots)
 
     @property
     def is_running(self) -> bool:
-        """Whether a job has no outcome yet. It takes no lock, so a handler of signals may ask."""
-        return any(job is not None and job.outcome is None for job in [slot.job for slot in self._slots])
+        """Whether a job has no outcome yet. A handler of signals may ask."""
+        return any(job.outcome is None for job in self.jobs)
 
     def runs(self, number: int | None) -> bool:
         """Whether a job of PyBit's is in a slot. Any thread may call it."""
-        return any(job is not None and job.updates.job == number for job in [slot.job for slot in self._slots])
+        return any(job.updates.job == number for job in self.jobs)
 
     def start(self) -> None:
         """Starts the threads."""
         self._logs.start()
         for slot in self._slots:
             slot.start()
+
+    def renew(self, settings: ClientSettings) -> None:
+        """Has new slots take the next jobs, with these settings; the old ones end, once they are free."""
+        old = self._slots
+        self._logs.stop()
+        self._made = [slot for slot in self._made if slot.is_alive()]
+        self._use(settings)
+        self.start()
+        for slot in old:
+            if slot.job is None:
+                slot.close()
+
+    def _use(self, settings: ClientSettings) -> None:
+        self._logs = JobLogs(settings.log_dir, settings.log_limit, settings.log_keep_days)
+        self._slots = [
+            Slot(number + 1, self._forest, self._done, self._logs, gate=self._gate,
+                 worker_jobs=settings.max_jobs_per_worker, worker_idle=settings.worker_idle)
+            for number in range(settings.concurrency)
+        ]
+        self._made = [*self._made, *self._slots]
 
     def take(self, job: Job) -> None:
         """Gives a job a free slot, in which it does not begin yet."""
@@ -69,9 +86,11 @@ class Crew:
 
     def release(self, job: Job) -> None:
         """Frees the slot of a job, if it is in one."""
-        for slot in self._slots:
+        for slot in self._made:
             if slot.job is job:
                 slot.job = None
+                if slot not in self._slots:
+                    slot.close()
 
     def end(self, job: Job, verdict: Outcome, ladder: Ladder = TERMINATE) -> None:
         """Ends a job that is in a slot.
@@ -89,10 +108,10 @@ class Crew:
 
     def close(self) -> None:
         """Ends all threads and processes, once their jobs are done, and waits for that."""
-        for slot in self._slots:
+        for slot in self._made:
             slot.close()
-        for slot in self._slots:
+        for slot in self._made:
             slot.join()
 
     def _slot_of(self, job: Job) -> Slot:
-        return next(slot for slot in self._slots if slot.job is job)
+        return next(slot for slot in self._made if slot.job is job)
