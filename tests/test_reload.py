@@ -6,9 +6,7 @@ import signal
 import unittest
 from collections.abc import Mapping
 
-from tests.support.case import BrokerCase, OwnNodeCase
-from tests.support.processes import free_port
-from tests.support.proxy import Proxy
+from tests.support.case import BrokerCase
 from tests.support.rbit_process import RbitProcess
 
 JOBS = '''
@@ -57,7 +55,9 @@ class Reloading(BrokerCase):
         super().setUp()
         self.queue, self.other = self.queue_name("first"), self.queue_name("second")
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None, **sections: object) -> RbitProcess:
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, **sections: object
+    ) -> RbitProcess:
         """Start rbit; keywords as of ``write``."""
         return self.rbit(self.text(**sections), *arguments, files={"jobs.py": JOBS}, environment=environment)
 
@@ -88,7 +88,8 @@ class Reloading(BrokerCase):
     def wait_for_runs(self, rbit: RbitProcess, *expected: str) -> None:
         """Wait until the jobs have written these lines."""
         self.wait_until(
-            lambda: ran(rbit) == list(expected), what=lambda: f"{expected}, not {ran(rbit)}; rbit wrote:\n{rbit.output}"
+            lambda: ran(rbit) == list(expected),
+            what=lambda: f"{expected}, not {ran(rbit)}; rbit wrote:\n{rbit.output}",
         )
 
     def wait_for_acks(self, *queues: str) -> None:
@@ -168,7 +169,7 @@ class SectionsTest(Reloading):
         channels = self.channels()
         (rbit.folder / "a").touch()
         self.wait_until(lambda: self.unacked(self.queue) == 0, what="the acknowledgement")
-        self.wait_until(lambda: self.channels() == channels - 1, what=lambda: f"{channels - 1}, not {self.channels()}")
+        self.wait_until(lambda: self.channels() == channels - 1, what="the end of its channel")
         self.publish(self.other, "c")
         self.wait_for_runs(rbit, "start old a", "end old a", "old c")
         self.assertEqual(self.connections(), before)
@@ -217,17 +218,15 @@ class KeysTest(Reloading):
         self.wait_for_runs(rbit, "start old a")
         line = self.reload(rbit, runners=runners, concurrency=3)
         self.assertTrue(line.endswith(": changed: [rbit] concurrency"), line)
-        self.wait_for_runs(rbit, "start old a", "start old b", "start old c")
+        self.wait_until(lambda: sorted(ran(rbit)) == [f"start old {name}" for name in "abc"], what="three jobs")
         self.reload(rbit, runners=runners, concurrency=1)
-        for name in "ab":  # as many as before run, until they have ended
+        for name in "ab":  # the third still runs then, so nothing is taken
             (rbit.folder / name).touch()
             rbit.wait_for_line(f"message #{'abc'.index(name) + 1}: Done")
-        self.assertEqual(self.depth(self.queue), 1)
         (rbit.folder / "c").touch()
-        self.wait_until(lambda: ran(rbit)[-1] == "start old d", what=lambda: f"the last job; {ran(rbit)}")
         (rbit.folder / "d").touch()
         self.wait_for_acks(self.queue)
-        self.assertEqual(len(ran(rbit)), 8)
+        self.assertEqual(ran(rbit)[-3:], ["end old c", "start old d", "end old d"])
 
     def test_other_keys_of_rbit_count_and_the_command_line_wins(self) -> None:
         logs = {"log_dir": "logs", "worker_idle": 0.05}
@@ -258,7 +257,8 @@ class KeysTest(Reloading):
             rbit, "wait for a restart", runners={self.queue: section(word="new")}, name="bob", stop_timeout=5,
             amqp={"host": "nowhere.invalid", "password": "sesame"}, pybit=pybit,
         )
-        expected = "rbit.ini: these keys have changed and wait for a restart: [rbit] name; [amqp] host, password; [pybit]"
+        keys = "[rbit] name; [amqp] host, password; [pybit]"
+        expected = f"rbit.ini: these keys have changed and wait for a restart: {keys}"
         self.assertTrue(line.endswith(expected), line)
         rbit.wait_for_line(rf"{COUNTS}.*: changed: \[runner:{self.queue}\]; changed: \[rbit\] stop_timeout$")
         self.publish(self.queue, "b")
@@ -298,7 +298,8 @@ class MistakesTest(Reloading):
         self.reload(rbit, KEPT, runners=wrong, concurrency=0, amqp={"hots": "x"})
         for place in (
             r"\[rbit\] concurrency: expected a number from 1 to 1000, got '0'", r"\[amqp\] hots: unknown key",
-            rf"\[runner:{self.queue}\] timeout: expected a number of seconds", rf"\[runner:{self.other}\] runner: ",
+            rf"\[runner:{self.queue}\] timeout: expected a number of seconds",
+            rf"\[runner:{self.other}\] runner: expected one of",
         ):
             rbit.wait_for_line(f"ERROR rbit.ini: {place}")
         (rbit.folder / "a").touch()
