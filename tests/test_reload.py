@@ -6,7 +6,7 @@ import signal
 import unittest
 from collections.abc import Mapping
 
-from tests.support.case import BrokerCase
+from tests.support.case import BrokerCase, rbit_command
 from tests.support.rbit_process import RbitProcess
 
 JOBS = '''
@@ -227,6 +227,20 @@ class KeysTest(Reloading):
         (rbit.folder / "d").touch()
         self.wait_for_acks(self.queue)
         self.assertEqual(ran(rbit)[-3:], ["end old c", "start old d", "end old d"])
+
+    def test_more_slots_than_there_are_descriptors_for_change_nothing(self) -> None:
+        runners = {self.queue: section("gate")}
+        command = ("sh", "-c", 'ulimit -n 100 && exec "$0" "$@"', *rbit_command())
+        rbit = self.rbit(self.text(runners=runners), files={"jobs.py": JOBS}, command=command)
+        self.publish(self.queue, "a")
+        self.wait_for_runs(rbit, "start old a")
+        self.reload(rbit, "no more than 1 jobs can run at once", runners=runners, concurrency=1000)
+        self.publish(self.queue, "b")
+        self.reload(rbit, runners=runners, concurrency=2)
+        self.wait_for_runs(rbit, "start old a", "start old b")
+        for name in "ab":
+            (rbit.folder / name).touch()
+        self.wait_for_acks(self.queue)
 
     def test_other_keys_of_rbit_count_and_the_command_line_wins(self) -> None:
         logs = {"log_dir": "logs", "worker_idle": 0.05}
