@@ -220,9 +220,9 @@ class KeysTest(Reloading):
         self.assertTrue(line.endswith(": changed: [rbit] concurrency"), line)
         self.wait_until(lambda: sorted(ran(rbit)) == [f"start old {name}" for name in "abc"], what="three jobs")
         self.reload(rbit, runners=runners, concurrency=1)
-        for name in "ab":  # the third still runs then, so nothing is taken
-            (rbit.folder / name).touch()
-            rbit.wait_for_line(f"message #{'abc'.index(name) + 1}: Done")
+        (rbit.folder / "a").touch()
+        (rbit.folder / "b").touch()
+        self.wait_until(lambda: self.unacked(self.queue) == 1, what="the end of two jobs, and no new one")
         (rbit.folder / "c").touch()
         (rbit.folder / "d").touch()
         self.wait_for_acks(self.queue)
@@ -259,6 +259,19 @@ class KeysTest(Reloading):
                     rbit.wait_for_line("slot-1: idle for 0.05 s")
                     self.assertEqual(len(list((rbit.folder / "logs" / queue).iterdir())), 1)
                 self.assertEqual(rbit.stop(), 0, rbit.output)
+
+    def test_leases_and_the_stop_go_by_the_new_keys(self) -> None:
+        runners = {self.queue: section("gate")}
+        rbit = self.start("--debug", runners=runners, lease_after=600)
+        rbit.wait_for_line("connected to RabbitMQ")
+        line = self.reload(rbit, runners=runners, lease_after=0.1, lease_ttl=60, stop_timeout=0.5)
+        self.assertTrue(line.endswith("[rbit] lease_after, lease_ttl, lease_renew, stop_timeout"), line)
+        self.publish(self.queue, "a")
+        rbit.wait_for_line("message #1: holds lease 1")
+        rbit.signal(signal.SIGTERM)
+        rbit.wait_for_line("0.5 s are over since the first signal")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual(self.bodies(self.queue), [b"a"])
 
     def test_keys_that_need_a_restart_are_named_without_values_and_the_rest_counts(self) -> None:
         rbit = self.start()

@@ -9,6 +9,8 @@ import time
 import unittest
 from pathlib import Path
 
+import psutil
+
 from tests.support.case import rbit_command
 from tests.support.notify_socket import NotifySocket
 from tests.support.processes import free_port
@@ -127,9 +129,9 @@ class MeanwhileTest(Reloading):
                 proxy.close()
                 rbit.wait_for_line("connection to RabbitMQ lost")
                 self.reload(rbit, runners={other: section()}, **same)
+                self.publish(queue, "b")  # it stands behind what is looked for
                 with Proxy(self.node.port, port):
                     rbit.wait_for_line("message #1: its message came again; it is not run twice", 60)
-                    self.publish(queue, "b")
                     self.publish(other, "c")
                     self.wait_for_runs(rbit, "start old a", "old c")
                     (rbit.folder / "a").touch()
@@ -149,6 +151,24 @@ class MeanwhileTest(Reloading):
         (rbit.folder / "a").touch()
         self.assertEqual(rbit.wait(), 0, rbit.output)
         self.assertEqual((ran(rbit), self.depth(self.queue)), (["start old a", "end old a"], 0))
+
+    def test_what_is_read_when_the_stop_signal_has_come_does_not_count(self) -> None:
+        rbit = self.start(runners={self.queue: section("gate")})
+        self.publish(self.queue, "a")
+        self.wait_for_runs(rbit, "start old a")
+        path = self.pipe(rbit)
+        rbit.signal(signal.SIGHUP)
+        writing = opened(path)
+        rbit.signal(signal.SIGTERM)
+        rbit.wait_for_line("stopping after")
+        process = psutil.Process(rbit.pid)
+        threads = process.num_threads()
+        os.write(writing, self.text().encode())
+        os.close(writing)
+        self.wait_until(lambda: process.num_threads() < threads, what="the end of the reading")
+        (rbit.folder / "a").touch()
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual((ran(rbit), rbit.output.count(COUNTS)), (["start old a", "end old a"], 0))
 
     def test_stop_does_not_wait_for_the_file(self) -> None:
         rbit = self.start()
