@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 import unittest
 from collections.abc import Mapping
+from pathlib import Path
 
+from rbit import changes, config
+from rbit.settings import Config
 from tests.support.case import BrokerCase, rbit_command
 from tests.support.rbit_process import RbitProcess
 
@@ -361,6 +365,33 @@ class MistakesTest(Reloading):
         self.reload(rbit)
         self.publish(self.queue, "b")
         self.wait_for_runs(rbit, "old a", "new b")
+
+
+class WordsTest(unittest.TestCase):
+    def test_keys_that_wait_are_named_as_in_the_file(self) -> None:
+        tls = "[amqp]\nssl = yes\n"
+        plain = "[loggers]\nkeys = root\n[handlers]\nkeys =\n[formatters]\nkeys =\n[logger_root]\nhandlers =\n"
+        web = "[amqp]\n[pybit]\nurl = http://localhost\n"
+        for old, new, expected in (
+            ("[amqp]\n", "[amqp]\npassword_env = HOME\n", "[amqp] password, password_env"),
+            (tls, f"{tls}verify = no\n", "[amqp] verify"),
+            ("[amqp]\nport = 5671\n", tls, "[amqp] ssl"),
+            (web, f"{web}timeout = 1\ngate_timeout = 1\n", "[pybit] timeout, gate_timeout"),
+            (web, "[amqp]\n", "[pybit]"),
+            ("[amqp]\n", f"[amqp]\n{plain}", "the logging sections"),
+            (f"[amqp]\n{plain}", f"[amqp]\n{plain.replace('root]', 'root]' + chr(10) + 'level = INFO')}",
+             "the logging sections"),
+            ("[amqp]\nport = 5672\n", "[amqp]\nheartbeat = 30\n", ""),
+        ):
+            with self.subTest(expected):
+                self.assertEqual(changes.waiting(self.read(old), self.read(new)), expected)
+
+    def read(self, text: str) -> Config:
+        """Return a configuration."""
+        with tempfile.TemporaryDirectory(prefix="rbit-test-") as folder:
+            path = Path(folder) / "rbit.ini"
+            path.write_text(f"[rbit]\nname = bob\n{text}", "utf-8")
+            return config.read(str(path))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,10 @@ class Actions:
             for proxy in client.proxies:
                 proxy.silence(False)
             self._record.note("reachable", client=client.name)
+        elif fault.kind == "reload client":
+            client.reload(whole=False)
+            time.sleep(fault.seconds)
+            client.reload(whole=True)
         else:
             if fault.kind == "kill client":
                 client.kill()

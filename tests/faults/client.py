@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from tests.support.case import rbit_command, write_ini
 from tests.support.processes import end_all, is_alive
 from tests.support.proxy import Proxy
 from tests.support.rbit_process import MARK
+from tests.support.waiting import wait_until
 
 # Seconds. It takes pika up to twice the heartbeat and five seconds to find a dead connection, 14 s here, and rbit
 # up to 15 s more to connect while a network is silent: a shorter lease would promise what cannot be kept.
@@ -50,6 +52,7 @@ class Client:
         self._record = record
         self._mark = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
+        self._sections: dict[str, Mapping[str, object]] = {}
         self._write(web, record.runs_path, quorum)
 
     def start(self) -> None:
@@ -88,6 +91,22 @@ class Client:
             self.kill()
         self._record.note("client ended", client=self.name, status=self._process.returncode)
         return self._process.returncode
+
+    def reload(self, whole: bool) -> None:
+        """Have it read its configuration anew: the ``whole`` one, or one with one slot only and without a queue.
+
+        One that has just been started is given time for that, as a service manager does.
+        """
+        assert self._process is not None
+        less = {**self._sections, "rbit": {**self._sections["rbit"], "concurrency": 1}}
+        del less[f"runner:{jobs.QUEUES[0]}"]
+        new = self.folder / "rbit.ini.new"
+        new.write_text(write_ini(self._sections if whole else less), encoding="utf-8")
+        new.rename(self.folder / "rbit.ini")
+        pid = self._process.pid
+        wait_until(lambda: catches(pid, signal.SIGHUP), STOP_BOUND, f"{self.name} to be there")
+        self._record.note("client reloads", client=self.name, whole=whole)
+        self._process.send_signal(signal.SIGHUP)
 
     def revive(self) -> None:
         """Start it again when it ended by itself, which the record says."""
@@ -132,11 +151,19 @@ class Client:
         self.folder.mkdir()
         hosts = ", ".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
         amqp = {"host": hosts, "heartbeat": 2, "connect_timeout": 600}
-        text = write_ini({
+        self._sections = {
             "rbit": {"name": self.name, **KEYS},
             "amqp": {**amqp, "queue_type": "quorum" if quorum else "classic"},
             "pybit": {"url": web, "user": "admin", "password": "pass", "timeout": 2},
             **jobs.sections(self.name, runs),
-        })
-        for name, content in {"rbit.ini": text, **jobs.files(self.name, runs)}.items():
+        }
+        for name, content in {"rbit.ini": write_ini(self._sections), **jobs.files(self.name, runs)}.items():
             (self.folder / name).write_text(content, encoding="utf-8")
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal."""
+    with contextlib.suppress(OSError):
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text("utf-8"))
+        return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+    return False

@@ -13,6 +13,7 @@ KINDS: dict[str, tuple[float, float, int]] = {
     "end jobs and restart client": (0.2, 2.0, 2),
     "restart broker": (0.0, 1.0, 1),
     "kill broker": (0.0, 1.0, 1),
+    "reload client": (0.5, 4.0, 3),  # until it has all of its queues again
     "cut": (0.0, 0.0, 4),
     "forget": (0.0, 0.0, 3),
     "silence": (1.0, 6.0, 3),
@@ -23,8 +24,8 @@ KINDS: dict[str, tuple[float, float, int]] = {
 }
 PAUSE = (1.0, 5.0)  # seconds between two faults, from and to
 OF_CLIENTS = frozenset({
-    "kill client", "kill worker", "restart client", "end jobs and restart client", "cut", "forget", "silence",
-    "long silence",
+    "kill client", "kill worker", "restart client", "end jobs and restart client", "reload client", "cut",
+    "forget", "silence", "long silence",
 })
 
 
@@ -79,6 +80,7 @@ EACH_KIND = [
     Fault(13, "restart client", 2, 0.5),
     Fault(15, "end jobs and restart client", 1, 0.5),
     Fault(16, "alarm", 0, 3),
+    Fault(17, "reload client", 1, 3),
     Fault(28, "restart broker"),  # when no client stops: a stop waits 10 s for a broker, and then gives up
     Fault(40, "kill broker"),
 ]
