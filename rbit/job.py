@@ -22,7 +22,7 @@ from rbit.output import printable
 from rbit.process import Outcome
 from rbit.publisher import Copy
 from rbit.runners import Runner
-from rbit.settings import RunnerSettings
+from rbit.settings import ClientSettings, RunnerSettings
 from rbit.status import Updates
 from rbit.update import Update
 
@@ -75,6 +75,7 @@ class Job:
         self.lease = tag.lease if known else 0  # which one ``delivery`` is; 0: the original
         self.leases = self.lease  # the last one that was published
         self.lease_ends = math.inf  # time.monotonic() when it is over, at the latest
+        self.lease_settings: ClientSettings | None = None  # by which the last one was published
         self.lease_at = 0.0  # time.monotonic() when the next one is due
         self.awaited = False  # whether a lease is published and not fetched
         self.begun = False

@@ -59,6 +59,7 @@ class Leases:
         for job in jobs:
             waits = job.ended_at or job.copy is not None or job.awaited or job.delivery.lost
             if job.lease_at <= now and not waits:
+                job.lease_settings = self.settings
                 name, properties, form = self._fates.lease(job, self.settings.lease_ttl)
                 job.copy = Copy(name, job.message.body, properties, partial(self._done, job), form, whole=True)
                 self._publisher.put(job.copy)
@@ -72,8 +73,9 @@ class Leases:
         """Notes that the broker has a lease, which is to be fetched now."""
         self.await_(job)
         now = time.monotonic()
-        job.lease_at = now + self.settings.lease_renew
-        job.lease_ends = now + self.settings.lease_ttl
+        settings = job.lease_settings or self.settings
+        job.lease_at = now + settings.lease_renew
+        job.lease_ends = now + settings.lease_ttl
         log.debug("%s: lease %d is published", job, job.leases)
 
     def await_(self, job: Job) -> None:

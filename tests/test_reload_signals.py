@@ -141,6 +141,20 @@ class MeanwhileTest(Reloading):
                 self.assertEqual(self.bodies(queue), [b"b"])
                 self.assertLessEqual(self.depth(f"rbit.lease.bob-villa.{queue}"), 0)
 
+    def test_lease_that_an_alarm_holds_up_is_renewed_as_it_was_published(self) -> None:
+        runners = {self.queue: section("gate")}
+        self.publish(self.queue, "a")
+        self.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            rbit = self.start("--debug", runners=runners, lease_after=0, lease_ttl=20, lease_renew=1)
+            rbit.wait_for_line("message #1: taken")
+            self.reload(rbit, runners=runners, lease_after=0, lease_ttl=3600)
+        finally:
+            self.node.ctl("set_vm_memory_high_watermark", "0.4")
+        rbit.wait_for_line("message #1: holds lease 2", 60)
+        (rbit.folder / "a").touch()
+        self.wait_for_acks(self.queue, f"rbit.lease.bob-villa.{self.queue}")
+
     def test_signal_after_a_stop_signal_changes_nothing(self) -> None:
         rbit = self.start(runners={self.queue: section("gate")})
         self.publish(self.queue, "a")
