@@ -139,9 +139,10 @@ class Client:
         try:
             self._listen()
             self._intake.search()
-            if not self._intake.take_one() and not self._events:
+            if not self._intake.take_one():
                 self._sources.prove()
-                self._link.wait(min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE)
+                pause = min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE
+                self._link.wait(pause, unless=lambda: bool(self._events))
         except ConnectionLost as error:
             self._lose(error)
 

@@ -25,7 +25,7 @@ from rbit.sources import Sources
 log = logging.getLogger("rbit.client")
 
 MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at once
-MOST_ENDED = 10  # jobs of a queue whose last status is on its way to RabbitMQ
+MOST_ENDED = 50  # jobs of a queue whose last status is on its way to RabbitMQ
 
 
 class Intake:

@@ -4,6 +4,7 @@ A connection and what hangs on it belong to the thread that uses them, but for `
 nothing of jobs.
 """
 
+from rbit.broker.burst import Sending
 from rbit.broker.connection import Connection
 from rbit.broker.forms import DELIVERIES, Form, Topic, keeping, of_type, returning
 from rbit.broker.outlet import Outlet
@@ -13,5 +14,6 @@ from rbit.broker.subscription import Published, Subscription
 
 __all__ = [
     "DELIVERIES", "EXCHANGE", "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Published", "Queue",
-    "Subscription", "Topic", "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange", "returning",
+    "Sending", "Subscription", "Topic", "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange",
+    "returning",
 ]

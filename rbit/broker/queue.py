@@ -23,6 +23,7 @@ EXCHANGE = "pybit"  # the direct, durable exchange that PyBit publishes build re
 NOT_FOUND = 404  # reply code of AMQP 0-9-1
 NODE_DOWN = "is down or inaccessible"  # the end of what RabbitMQ says to that code for a queue of another node
 FORGETS = 2.0  # seconds; a broker that is killed may forget an ack which it took up to 0.3 s before (seen)
+SOON = 0.1  # seconds in which the next message may be asked for, and its answer will do
 
 AT_ONCE = 16  # messages that are given back before the queue is asked whether it has them
 TAKES_BACK = 2.0  # seconds that a queue may need for these
@@ -233,11 +234,13 @@ class Queue:
         return alive and not self._connection.dropped
 
     def prove(self) -> None:
-        """Makes sure of the acks sent so far: what the broker answers now, it answers after it took them.
+        """Makes sure of acks that were sent a while ago: what the broker answers now, it answers after these.
 
         Errors: QueueUnavailable, ConnectionLost.
         """
-        if self.unproven or (self.acks and self.acks[0].at < time.monotonic() - FORGETS):
+        now = time.monotonic()
+        last = self.unproven and self.acks[-1].at < now - SOON
+        if last or (self.acks and self.acks[0].at < now - FORGETS):
             with self._connection.translated(self.name):
                 self._open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
             self._answered()
