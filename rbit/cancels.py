@@ -12,10 +12,10 @@ MOST = 100_000  # jobs of each kind; of more the oldest are forgotten
 
 
 class Cancels:
-    """Remembers. Arguments: for how many seconds."""
+    """Remembers. Arguments, and attributes: for how many seconds."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._lock = threading.Lock()
         self._cancelled: dict[int, float] = {}  # time.monotonic() until which it is remembered, oldest first
         self._ended: dict[int, float] = {}
@@ -23,7 +23,7 @@ class Cancels:
     def add(self, job: int) -> None:
         """Notes that a job which is not here was cancelled."""
         with self._lock:
-            remember(self._cancelled, job, self._seconds)
+            remember(self._cancelled, job, self.seconds)
 
     def forget(self, job: int) -> bool:
         """Notes that a job is not to be remembered as cancelled; returns whether it was."""
@@ -46,7 +46,7 @@ class Cancels:
     def end(self, job: int) -> None:
         """Notes that a job has ended here for good."""
         with self._lock:
-            remember(self._ended, job, self._seconds)
+            remember(self._ended, job, self.seconds)
 
     def has_ended(self, job: int) -> bool:
         """Whether a job has ended here, so that there is nothing left to cancel."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import threading
 import time
 from collections import deque
@@ -31,6 +32,7 @@ from rbit.notify import Notifier
 from rbit.presence import Presence
 from rbit.publisher import Publisher
 from rbit.pump import Pump
+from rbit.reload import Read, Reload, remembered
 from rbit.rota import Rota
 from rbit.runners import Runner
 from rbit.settings import Config
@@ -45,7 +47,6 @@ SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
 SILENCE = 5.0  # seconds; of a silent broker pika waits for an answer for twice so much and a heartbeat
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
-REMEMBERED = 3600.0  # seconds for which a job is not run that was cancelled before it came
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
 STOPPED = Outcome(WAITING, "rbit was stopped")
 
@@ -56,17 +57,17 @@ class Client:
     Arguments:
         config: the configuration.
         runners: the runner of each queue, by its name.
-        poll_time: seconds between two polls.
         once: whether to stop when nothing more can run now.
         front: makes a caller of PyBit, which one thread may use; None without ``[pybit]``.
+        read: reads the configuration anew, after SIGHUP; not with ``once``.
     """
 
     def __init__(
-        self, config: Config, runners: Mapping[str, Runner], poll_time: float, once: bool = False,
-        front: Callable[[], Front] | None = None,
+        self, config: Config, runners: Mapping[str, Runner], once: bool = False,
+        front: Callable[[], Front] | None = None, read: Read | None = None,
     ) -> None:
         queues = [section.queue for section in config.runners]
-        self._rota = Rota(queues, math.inf if once else poll_time)
+        self._rota = Rota(queues, math.inf if once else config.client.polling_time)
         self._once = once
         name = f"rbit {config.client.name}"
         self._link = Link(config.amqp, name, config.client.lease_ttl)
@@ -75,7 +76,7 @@ class Client:
         quorum = config.amqp.queue_type == "quorum"
         arrived = self._pump.wake if self._pump else None
         self._feed = Feed(config.client.name, self._publisher, arrived, quorum)
-        self._cancels = Cancels(REMEMBERED + max((section.retry_delay for section in config.runners), default=0.0))
+        self._cancels = Cancels(remembered(config.runners))
         timeout = config.pybit.gate_timeout if config.pybit else 0.0
         caught_up = self._pump.caught_up if self._pump else threading.Event()
         gate = Gate(config.client.name, self._cancels, front, timeout, caught_up=caught_up, look=self._look)
@@ -94,6 +95,11 @@ class Client:
             feed=self._feed, open=self._is_open,
         )
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
+        self._reload = Reload(
+            config, None if once else read, self._post, stop=self._stop, cancels=self._cancels, link=self._link,
+            rota=self._rota, settlement=self._settlement, crew=self._crew, default=self._default,
+            sources=self._sources, take=self._intake.change, lose=self._lose,
+        )
         self._notifier = Notifier(2 * (config.amqp.heartbeat + SILENCE))
         self._obeyed = 0
         self._leave_by: float | None = None
@@ -129,7 +135,7 @@ class Client:
         connection = self._link.connection
         self._notifier.tend(
             connected=connection is not None, ready=self._sources.ready, stopping=self._obeyed > 0,
-            jobs=self._crew.jobs,
+            jobs=self._crew.jobs, reloading=self._reload.busy,
         )
         if connection is not None and not self._sources.ready:
             self._prepare(connection)
@@ -138,6 +144,7 @@ class Client:
         self._settlement.tend()
         try:
             self._listen()
+            self._sources.tend({job.message.queue for job in self._claims.jobs})
             self._intake.search()
             if not self._intake.take_one():
                 self._sources.prove()
@@ -159,8 +166,10 @@ class Client:
 
     def _obey(self) -> None:
         """Acts on signals that have come: the first ends the taking of messages, the second the jobs."""
-        if self._stop.take_wish():
-            self._default.ask()
+        if self._stop.take_wish(signal.SIGUSR1):
+            self._default.ask("SIGUSR1")
+        if self._stop.take_wish(signal.SIGHUP):
+            self._reload.ask()
         signals = self._stop.count()
         if self._obeyed == 0 < signals:
             self._default.stop()

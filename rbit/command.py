@@ -6,8 +6,10 @@ import argparse
 import logging
 import logging.config
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -103,24 +105,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Does what the command line asks for; returns the exit status. Errors: RbitError."""
     # Here and not above: they load pika, which "rbit --version" can do without.
-    from rbit import check, config, failed, runners  # noqa: PLC0415
+    from rbit import check, failed  # noqa: PLC0415
     from rbit.client import Client  # noqa: PLC0415
 
     if options.check:
         formatter_of(options.log_format)  # whether there is one
         return say(check.report(options.config), PROGRAM)
-    settings = config.read(options.config, runners.mistakes)
+    # One that comes from here on, and may be about a newer file, is obeyed when the client's loop takes it over.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    settings, made = read(options)
     if options.list_failed is not None:
         return say(failed.Failed(settings, options.list_failed, options.match or "").table(), PROGRAM)
     if options.retry_failed is not None:
         return say(failed.Failed(settings, options.retry_failed, options.match or "").retry(), PROGRAM)
-    made = {section.queue: runners.make(section) for section in settings.runners}
     start_logging(settings, options.debug, options.log_format)
-    poll_time = options.poll_time or settings.client.polling_time
-    announce(settings, made, poll_time)
-    client = Client(settings, made, poll_time, options.once, front_of(settings))
+    announce(settings, made)
+    client = Client(settings, made, options.once, front_of(settings), partial(read, options))
     client.run()
     return errors.EXIT_JOBS_FAILED if options.once and not client.all_good else errors.EXIT_OK
+
+
+def read(options: argparse.Namespace) -> tuple[Config, dict[str, Runner]]:
+    """Reads the configuration, as far as the command line says nothing else; returns it with the queues' runners.
+
+    Errors: ConfigError.
+    """
+    from rbit import config, runners  # noqa: PLC0415
+
+    settings = config.read(options.config, runners.mistakes)
+    unsafe = [
+        f"[runner:{section.queue}] unsafe_jsonpickle is on: whoever can publish to this queue can run code here"
+        for section in settings.runners if section.unsafe_jsonpickle
+    ]
+    client = replace(settings.client, polling_time=options.poll_time or settings.client.polling_time)
+    made = {section.queue: runners.make(section) for section in settings.runners}
+    return replace(settings, client=client, warnings=(*settings.warnings, *unsafe)), made
 
 
 def front_of(settings: Config) -> Callable[[], Web] | None:
@@ -174,7 +193,7 @@ def start_logging(settings: Config, debug: bool, log_format: str | None = None) 
             logging.getLogger(name).setLevel(level)
 
 
-def announce(settings: Config, made: dict[str, Runner], poll_time: float) -> None:
+def announce(settings: Config, made: dict[str, Runner]) -> None:
     """Logs what is about to run, and every warning."""
     client = settings.client
     log.info(
@@ -183,15 +202,9 @@ def announce(settings: Config, made: dict[str, Runner], poll_time: float) -> Non
         client.name,
         ", ".join(made) or "none",
         client.concurrency,
-        poll_time,
+        client.polling_time,
     )
     for warning in settings.warnings:
         log.warning("%s", warning)
     if settings.pybit is None:
         log.info("no [pybit] section: statuses go to this log and to the exchange rbit.status")
-    for section in settings.runners:
-        if section.unsafe_jsonpickle:
-            log.warning(
-                "[runner:%s] unsafe_jsonpickle is on: whoever can publish to this queue can run code here",
-                section.queue,
-            )

@@ -5,6 +5,8 @@ Used in the client's main thread.
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable
 
 from rbit.gate import Gate
@@ -13,6 +15,8 @@ from rbit.joblog import JobLogs
 from rbit.settings import ClientSettings
 from rbit.slot import Slot
 from rbit.tree import TERMINATE, Forest, Ladder
+
+log = logging.getLogger("rbit.client")
 
 
 class Crew:
@@ -25,14 +29,14 @@ class Crew:
     """
 
     def __init__(self, settings: ClientSettings, gate: Gate, done: Callable[[Job], None]) -> None:
-        forest = Forest()
-        self._logs = JobLogs(settings.log_dir, settings.log_limit, settings.log_keep_days)
+        self._forest = Forest()
+        self._gate = gate
         self._done = done
-        self._slots = [
-            Slot(number + 1, forest, done, self._logs, gate=gate, worker_jobs=settings.max_jobs_per_worker,
-                 worker_idle=settings.worker_idle)
-            for number in range(settings.concurrency)
-        ]
+        self._settings = settings
+        self._logs = JobLogs(*logs_of(settings))
+        self._numbers = itertools.count(1)
+        self._slots = [self._slot() for _ in range(settings.concurrency)]  # replaced, never changed
+        self._closed: list[Slot] = []  # were too many, and may not have ended yet
 
     @property
     def jobs(self) -> list[Job]:
@@ -59,6 +63,27 @@ class Crew:
         for slot in self._slots:
             slot.start()
 
+    def renew(self, settings: ClientSettings) -> None:
+        """Has the next jobs run with other settings, and in new processes."""
+        if logs_of(settings) != logs_of(self._settings):  # or one that fails would be said to fail anew
+            self._logs.stop()
+            self._logs = JobLogs(*logs_of(settings))
+            self._logs.start()
+        self._settings = settings
+        for slot in self._slots:
+            slot.renew(self._logs, settings.max_jobs_per_worker, settings.worker_idle)
+        made: list[Slot] = []
+        try:
+            while len(self._slots) + len(made) < settings.concurrency:
+                slot = self._slot()
+                slot.start()
+                made.append(slot)
+            self._slots = [*self._slots, *made]
+        except (OSError, RuntimeError) as error:  # no more descriptors, or threads, and jobs need some too
+            log.error("no more than %d jobs can run at once: %s", len(self._slots), error)
+            self._close(made)
+        self._trim()
+
     def take(self, job: Job) -> None:
         """Gives a job a free slot, in which it does not begin yet."""
         next(slot for slot in self._slots if slot.job is None).job = job
@@ -72,6 +97,7 @@ class Crew:
         for slot in self._slots:
             if slot.job is job:
                 slot.job = None
+        self._trim()
 
     def end(self, job: Job, verdict: Outcome, ladder: Ladder = TERMINATE) -> None:
         """Ends a job that is in a slot.
@@ -89,10 +115,33 @@ class Crew:
 
     def close(self) -> None:
         """Ends all threads and processes, once their jobs are done, and waits for that."""
-        for slot in self._slots:
-            slot.close()
-        for slot in self._slots:
+        self._close(self._slots)
+        for slot in self._closed:
             slot.join()
+
+    def _slot(self) -> Slot:
+        return Slot(
+            next(self._numbers), self._forest, self._done, self._logs, gate=self._gate,
+            worker_jobs=self._settings.max_jobs_per_worker, worker_idle=self._settings.worker_idle,
+        )
+
+    def _trim(self) -> None:
+        """Ends the slots that are too many, as far as they are free."""
+        free = [slot for slot in reversed(self._slots) if slot.job is None]
+        surplus = free[: max(0, len(self._slots) - self._settings.concurrency)]
+        if surplus:
+            self._slots = [slot for slot in self._slots if slot not in surplus]
+            self._close(surplus)
+
+    def _close(self, slots: list[Slot]) -> None:
+        for slot in slots:
+            slot.close()
+        self._closed = [slot for slot in [*self._closed, *slots] if slot.is_alive()]
 
     def _slot_of(self, job: Job) -> Slot:
         return next(slot for slot in self._slots if slot.job is job)
+
+
+def logs_of(settings: ClientSettings) -> tuple[str | None, int, int]:
+    """Returns what the settings say of job logs, as arguments of ``JobLogs``."""
+    return settings.log_dir, settings.log_limit, settings.log_keep_days

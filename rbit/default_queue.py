@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from rbit import decode, envelope
@@ -58,7 +58,7 @@ class DefaultQueue(threading.Thread):
         self._client = config.client.name
         self._name = config.client.default_queue or ""
         self._quorum = config.amqp.queue_type == "quorum"
-        self._sections = frozenset(section.queue for section in config.runners)
+        self._sections = frozenset(section.queue for section in config.runners)  # replaced, never changed
         self._moved = moved
         self._once = once
         self._bell = threading.Event()
@@ -80,14 +80,20 @@ class DefaultQueue(threading.Thread):
         if self.busy and self.ident is None:
             self.start()
 
-    def ask(self) -> None:
+    def change(self, queues: Iterable[str]) -> None:
+        """Has messages for these queues moved, and no others; goes through the queue if there is a new one."""
+        before, self._sections = self._sections, frozenset(queues)
+        if self._name and not self._sections <= before:
+            self.ask("new queues")
+
+    def ask(self, why: str) -> None:
         """Has one more pass made, after the one that is under way, if any."""
         if self._stopping:
             return
         if not self._name:
-            log.info("SIGUSR1: there is no default_queue in [rbit] to go through")
+            log.info("%s: there is no default_queue in [rbit] to go through", why)
             return
-        log.info("SIGUSR1: the default queue %s is gone through", self._name)
+        log.info("%s: the default queue %s is gone through", why, self._name)
         self._asked += 1
         self._bell.set()
 

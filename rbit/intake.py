@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from rbit.broker import Delivery
 from rbit.crew import Crew
@@ -44,8 +44,7 @@ class Intake:
         self, config: Config, runners: Mapping[str, Runner], *, sources: Sources, rota: Rota,
         settlement: Settlement, crew: Crew, feed: Feed, open: Callable[[], bool],
     ) -> None:
-        self._sections: dict[str, RunnerSettings] = {section.queue: section for section in config.runners}
-        self._runners = runners
+        self.change(config.runners, runners)
         self._sources = sources
         self._rota = rota
         self._settlement = settlement
@@ -54,6 +53,11 @@ class Intake:
         self._feed = feed
         self._open = open
         self._numbers = itertools.count(1)
+
+    def change(self, sections: Iterable[RunnerSettings], runners: Mapping[str, Runner]) -> None:
+        """Has these sections and runners count from the next message on; jobs that are here keep theirs."""
+        self._sections = {section.queue: section for section in sections}
+        self._runners = runners
 
     def search(self) -> None:
         """Asks for messages of jobs that live here, though there may be no free slot for others.
@@ -108,8 +112,10 @@ class Intake:
 
     def is_full(self, name: str) -> bool:
         """Whether no more jobs of a queue are to be begun now."""
-        section = self._sections[self._sources.origin(name)]
-        jobs = [job for job in self._claims.jobs if job.section is section]
+        section = self._sections.get(self._sources.origin(name))
+        if section is None:  # it was taken away, and is asked for the messages of its last jobs only
+            return True
+        jobs = [job for job in self._claims.jobs if job.message.queue == section.queue]
         ended = [job for job in jobs if job.ended_at]
         copies = any(job.copy or (job.fate and job.fate.copy and not job.copied) for job in ended)
         if copies or sum(job.updates.pending for job in ended) >= MOST_ENDED:

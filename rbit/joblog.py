@@ -43,11 +43,16 @@ class JobLogs:
         self._days = days
         self._lock = threading.Lock()
         self._troubles: set[str] = set()  # the folders of which was said that they cannot be written
+        self._over = threading.Event()
 
     def start(self) -> None:
         """Has old logs removed, now and then."""
         if self.root is not None and self._days:
             threading.Thread(target=self._sweep, args=(self.root,), name="job logs", daemon=True).start()
+
+    def stop(self) -> None:
+        """Has old logs removed no more."""
+        self._over.set()
 
     def open(self, queue: str, describe: Callable[[], tuple[str, str]]) -> JobLog:
         """Returns the log of a new run of a job; its file is made, if that can be.
@@ -76,7 +81,7 @@ class JobLogs:
 
     def _sweep(self, root: str) -> None:
         said = False
-        while True:
+        while not self._over.is_set():
             try:
                 count = folders.remove_old(root, self._days, ENDING, FIRST)
                 said = False
@@ -86,7 +91,7 @@ class JobLogs:
                 if not said:
                     log.warning("no old job logs can be removed from %s: %s", root, _why(error))
                 said = True
-            time.sleep(SWEEP)
+            self._over.wait(SWEEP)
 
 
 class JobLog:

@@ -29,22 +29,29 @@ class Leases:
         fates: knows what a lease looks like.
         publisher: publishes it.
         done: called in the publisher's thread with the job, and whether its lease is confirmed.
+
+    Attributes:
+        settings: as given; others count from the next lease on.
     """
 
     def __init__(
         self, settings: ClientSettings, fates: Fates, publisher: Publisher, done: Callable[[Job, bool], None]
     ) -> None:
-        self.at_once = settings.lease_after == 0
-        self._settings = settings
+        self.settings = settings
         self._fates = fates
         self._publisher = publisher
         self._done = done
 
+    @property
+    def at_once(self) -> bool:
+        """Whether a job is not begun before it has a lease."""
+        return self.settings.lease_after == 0
+
     def plan(self, job: Job) -> None:
         """Sets the time of the next lease of a job that is about to begin."""
         now = time.monotonic()
-        job.lease_at = now + self._settings.lease_after
-        job.lease_ends = now + self._settings.lease_ttl  # of one that was left by an earlier process
+        job.lease_at = now + self.settings.lease_after
+        job.lease_ends = now + self.settings.lease_ttl  # of one that was left by an earlier process
 
     def tend(self, jobs: list[Job]) -> None:
         """Publishes the leases that are due."""
@@ -52,7 +59,7 @@ class Leases:
         for job in jobs:
             waits = job.ended_at or job.copy is not None or job.awaited or job.delivery.lost
             if job.lease_at <= now and not waits:
-                name, properties, form = self._fates.lease(job, self._settings.lease_ttl)
+                name, properties, form = self._fates.lease(job, self.settings.lease_ttl)
                 job.copy = Copy(name, job.message.body, properties, partial(self._done, job), form, whole=True)
                 self._publisher.put(job.copy)
 
@@ -65,8 +72,8 @@ class Leases:
         """Notes that the broker has a lease, which is to be fetched now."""
         self.await_(job)
         now = time.monotonic()
-        job.lease_at = now + self._settings.lease_renew
-        job.lease_ends = now + self._settings.lease_ttl
+        job.lease_at = now + self.settings.lease_renew
+        job.lease_ends = now + self.settings.lease_ttl
         log.debug("%s: lease %d is published", job, job.leases)
 
     def await_(self, job: Job) -> None:

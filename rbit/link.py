@@ -39,7 +39,7 @@ class Link:
         self._result: Connection | BrokerError | None = None  # of an attempt, until the main thread takes it
         self._trying = False
         self._waits = False
-        self._longest = min(LONGEST_WAIT, max(HURRY, OF_A_LEASE * lease_ttl))
+        self.wait_for_leases(lease_ttl)
         self._failures = 0  # in a row; a connection that broke soon counts as one
         self._said = True  # whether the log has that there is no connection
         self._why = ""  # the last attempt failed
@@ -49,6 +49,10 @@ class Link:
         self._lost_at = 0.0  # time.monotonic()
         self._try_at = 0.0
         self._give_up_at: float | None = time.monotonic() + amqp.connect_timeout  # None after the first
+
+    def wait_for_leases(self, lease_ttl: float) -> None:
+        """Sets the longest wait between two attempts. Arguments: seconds that a lease lasts."""
+        self._longest = min(LONGEST_WAIT, max(HURRY, OF_A_LEASE * lease_ttl))
 
     def tend(self) -> bool:
         """Takes the connection one step on; returns True when a new one has just been made.

@@ -43,11 +43,13 @@ class Notifier:
             )
         self._feed_every = SHARE * watchdog
         self._extension = longest_turn + MARGIN
-        self._ready = self._stopping = self._failing = False
+        self._ready = self._reloading = self._stopping = self._failing = False
         self._fed_at = self._extended_at = self._said_at = -math.inf  # time.monotonic()
         self._status = ""
 
-    def tend(self, *, connected: bool, ready: bool, stopping: bool, jobs: Sequence[object]) -> None:
+    def tend(
+        self, *, connected: bool, ready: bool, stopping: bool, jobs: Sequence[object], reloading: bool = False
+    ) -> None:
         """Sends what is due; to be called in each turn of the loop.
 
         Arguments:
@@ -55,12 +57,16 @@ class Notifier:
             ready: whether messages may be taken; what is ready once stays so.
             stopping: whether a stop signal has come.
             jobs: those that run; their names are shown.
+            reloading: whether the configuration is being read anew; until rbit is ready that is part of its start.
         """
         if self._socket is None:
             return
         now = time.monotonic()
         lines = []
-        if ready and not self._ready:
+        reloading = reloading and self._ready and not stopping
+        if reloading and not self._reloading:
+            lines += ["RELOADING=1", f"MONOTONIC_USEC={now * 1e6:.0f}"]
+        if (ready and not self._ready) or (self._reloading and not reloading and not stopping):
             lines.append("READY=1")
         if stopping and not self._stopping:
             lines.append("STOPPING=1")
@@ -76,7 +82,7 @@ class Notifier:
             lines.append(f"STATUS={status}")
         if not lines or not self._send(lines):
             return  # what could not be sent is due in the next turn
-        self._ready, self._stopping = self._ready or ready, stopping
+        self._ready, self._reloading, self._stopping = self._ready or ready, reloading, stopping
         self._fed_at = now if feeds else self._fed_at
         self._extended_at = now if extends else self._extended_at
         if says:

@@ -38,6 +38,11 @@ class Rota:
         self._empty.discard(name)
         self._held.discard(name)
 
+    def poll_every(self, seconds: float) -> None:
+        """Changes the time between two polls, and begins with one."""
+        self._poll_time = seconds
+        self.restart()
+
     def next(self, full: Callable[[str], bool]) -> str | None:
         """Returns the queue to be asked now, and makes it the last in turn; None when none can be asked.
 

@@ -45,6 +45,7 @@ class Settlement:
 
     Attributes:
         claims: the jobs.
+        leases: what publishes the leases.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Settlement:
     ) -> None:
         self.claims = Claims(config.client.name, MISTAKEN * config.amqp.heartbeat)
         self._fates = Fates(config.client.name, config.amqp.queue_type == "quorum")
-        self._leases = Leases(config.client, self._fates, publisher, self._post_leased)
+        self.leases = Leases(config.client, self._fates, publisher, self._post_leased)
         self._publisher = publisher
         self._sources = sources
         self._rota = rota
@@ -63,12 +64,12 @@ class Settlement:
     def take(self, job: Job) -> bool:
         """Takes over the delivery of a new job; returns whether the job may begin before it has a lease."""
         self.claims.add(job)
-        self._leases.plan(job)
-        return bool(job.lease) or not self._leases.at_once
+        self.leases.plan(job)
+        return bool(job.lease) or not self.leases.at_once
 
     def tend(self) -> None:
         """Publishes the leases that are due."""
-        self._leases.tend(self.claims.jobs)
+        self.leases.tend(self.claims.jobs)
 
     def knows(self, delivery: Delivery) -> bool:
         """Whether a message came again that is worked off here, or was; it is dealt with then."""
@@ -194,16 +195,16 @@ class Settlement:
         """Goes on with a job whose lease is published, or was given up after it had been sent."""
         copy, job.copy = job.copy, None
         if copy is not None and copy.too_large:
-            self._leases.forgo(job)
+            self.leases.forgo(job)
             if not (job.begun or job.ended_at):
                 self._begin(job)
         else:
             job.leases += 1
             self._sources.add_leases(job.message.queue)
             if confirmed:
-                self._leases.confirmed(job)
+                self.leases.confirmed(job)
             else:
-                self._leases.await_(job)  # the broker may have it
+                self.leases.await_(job)  # the broker may have it
         if job.ended_at:
             self.settle(job)
 

@@ -55,7 +55,7 @@ class Slot(threading.Thread):
         self._gate = gate
         self._worker_jobs = worker_jobs
         self._worker_idle = worker_idle
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | tuple[JobLogs, int, float | None] | None] = queue.SimpleQueue()
         self._verdict: Outcome | None = None
         self._ladder = TERMINATE
         self._verdict_lock = threading.Lock()
@@ -75,6 +75,10 @@ class Slot(threading.Thread):
         self._verdict = None
         job.begun = True
         self._jobs.put(job)
+
+    def renew(self, logs: JobLogs, worker_jobs: int, worker_idle: float | None) -> None:
+        """Has the next jobs run with these settings, and in new processes. Arguments: as of the slot."""
+        self._jobs.put((logs, worker_jobs, worker_idle))
 
     def end(self, verdict: Outcome, ladder: Ladder = TERMINATE) -> None:
         """Ends the processes of the job that runs. Any thread may call it; only the first call counts.
@@ -115,12 +119,16 @@ class Slot(threading.Thread):
 
     def _next(self) -> Job | None:
         """Waits for a job, and ends the slot's processes when that takes long; returns None at the slot's end."""
-        if self._tree is not None:
-            with contextlib.suppress(queue.Empty):
-                return self._jobs.get(timeout=self._worker_idle)
-            log.debug("%s: idle for %g s, so its processes are ended", self.name, self._worker_idle)
+        while True:
+            try:
+                entry = self._jobs.get(timeout=None if self._tree is None else self._worker_idle)
+            except queue.Empty:  # a job that comes now gets new processes
+                log.debug("%s: idle for %g s, so its processes are ended", self.name, self._worker_idle)
+            else:
+                if not isinstance(entry, tuple):
+                    return entry
+                self._logs, self._worker_jobs, self._worker_idle = entry
             self._give_up(self.name)
-        return self._jobs.get()  # one may have come meanwhile: it gets new processes
 
     def _ring(self) -> None:
         with contextlib.suppress(OSError):  # the slot has ended meanwhile

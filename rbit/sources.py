@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from rbit.broker import Connection, Delivery, Queue
 from rbit.errors import QueueUnavailable, QueueUnusable
@@ -59,19 +59,54 @@ class Sources:
         self._connection = connection
         self._queues = {name: Queue(connection, name) for name in self._names}
         self._rota.ask_again()
+        for name in list(self._queues):
+            self._prepare(name)
+
+    def change(self, names: Iterable[str]) -> None:
+        """Has these queues asked from now on, and no others. Errors: ConnectionLost.
+
+        Arguments:
+            names: of the runners' queues.
+        """
+        before, self._names = self._names, [name for name in names if name not in self._unusable]
+        for name in set(before) - set(self._names):
+            self._rota.remove(name)
+            self._rota.remove(own_queues(self._client, name)["lease"])
+            self._failures.pop(name, None)
+        added = [name for name in self._names if name not in before]
+        for name in added:
+            self._rota.add(name)
+        if self._connection is not None:
+            for name in added:
+                self._queues.setdefault(name, Queue(self._connection, name))
+            for name in added:
+                self._prepare(name)
+
+    def tend(self, used: Collection[str]) -> None:
+        """Closes the queues that were taken away, once they are not used any more. Errors: ConnectionLost.
+
+        Arguments:
+            used: the queues of all jobs that are here: their messages are settled where they were got, and looked
+                for there after a lost connection.
+        """
+        if self._connection is None:
+            return
         for queue in list(self._queues.values()):
-            try:
-                queue.prepare()
-            except QueueUnavailable as error:  # it may be readable all the same
-                log.warning("the broker refuses to prepare the queue %s", error)
-            self._look_for_leases(queue.name)
+            if queue.origin not in self._names and queue.origin not in used:
+                queue.close()  # only then it is forgotten, for else its acknowledgements are in doubt
+                del self._queues[queue.name]
+                self._failures.pop(queue.name, None)
+        for name in set(used).difference(self._queues, self._unusable):
+            self._queues[name] = Queue(self._connection, name)
+            self._look_for_leases(name)
 
     def add_leases(self, name: str) -> None:
         """Has the lease queue of a queue asked too, for there is one now."""
         lease = own_queues(self._client, name)["lease"]
-        if self._connection is not None and lease not in self._queues and lease not in self._unusable:
-            self._queues[lease] = Queue(self._connection, lease, name)
-            self._rota.add(lease)
+        if self._connection is not None and lease not in self._unusable:
+            self._queues.setdefault(lease, Queue(self._connection, lease, name))
+            if name in self._names:
+                self._rota.add(lease)
 
     def origin(self, name: str) -> str:
         """Returns the queue that the messages of one of the queues belong to."""
@@ -83,7 +118,7 @@ class Sources:
         if queue is None:
             return None
         try:
-            if self._failures.get(name) and not queue.is_lease:
+            if self._failures.get(name) and name in self._names:
                 with contextlib.suppress(QueueUnavailable):
                     queue.prepare()
             delivery = queue.get()
@@ -123,6 +158,13 @@ class Sources:
                 self._rota.remove(queue.name)
         self._queues.clear()
         self._connection = None
+
+    def _prepare(self, name: str) -> None:
+        try:
+            self._queues[name].prepare()
+        except QueueUnavailable as error:  # it may be readable all the same
+            log.warning("the broker refuses to prepare the queue %s", error)
+        self._look_for_leases(name)
 
     def _look_for_leases(self, name: str) -> None:
         assert self._connection is not None

@@ -1,4 +1,4 @@
-"""Signals: the first stop signal lets the jobs that run finish, the second ends them; SIGUSR1 asks for more.
+"""Signals: the first stop signal lets jobs finish, the second ends them; SIGUSR1 and SIGHUP ask for more.
 
 The handlers count, and do nothing else but to ask whether a wait for the broker is to end. Used in the
 client's main thread, the only one in which Python runs handlers.
@@ -18,26 +18,31 @@ TICK = 0.1  # seconds between two looks at whether it has waited so long
 
 
 class StopSignals:
-    """Counts SIGINT and SIGTERM, and notes SIGUSR1.
+    """Counts SIGINT and SIGTERM, and notes SIGUSR1 and SIGHUP.
 
     Arguments:
         timeout: seconds after which the first acts as the second; None: never.
         tick: called, in the middle of whatever runs, every ``TICK`` seconds from the first signal or from
             ``hurry`` on; what it raises ends what runs.
+
+    Attributes:
+        timeout: as given; it may be changed.
     """
 
     def __init__(self, timeout: float | None, tick: Callable[[], None]) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
         self._tick = tick
         self.seen = 0  # stop signals
-        self._asked = False  # whether SIGUSR1 has come since ``take_wish``
+        self._wishes: set[int] = set()  # SIGUSR1 and SIGHUP, if they have come since ``take_wish``
         self._began = 0.0  # time.monotonic() when the first was seen
 
     def install(self) -> None:
-        """Takes the signals over."""
+        """Takes the signals over; a SIGHUP that was blocked until now comes now."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
-        signal.signal(signal.SIGUSR1, self._note_wish)
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, self._note_wish)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         signal.signal(signal.SIGALRM, lambda *_: self._tick())
 
     def hurry(self) -> None:
@@ -48,28 +53,29 @@ class StopSignals:
         """Calls ``tick`` no more."""
         signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def take_wish(self) -> bool:
-        """Returns whether SIGUSR1 has come since the last call."""
-        asked, self._asked = self._asked, False
+    def take_wish(self, number: int) -> bool:
+        """Returns whether SIGUSR1 or SIGHUP, whichever is given, has come since the last call."""
+        asked = number in self._wishes
+        self._wishes.discard(number)
         return asked
 
     def count(self) -> int:
         """Returns how many signals have come, up to 2."""
-        if self.seen == 1 and self._timeout is not None:
+        if self.seen == 1 and self.timeout is not None:
             self._began = self._began or time.monotonic()
             if self.hurried:
-                log.info("%g s are over since the first signal", self._timeout)
+                log.info("%g s are over since the first signal", self.timeout)
                 self.seen = 2
         return min(self.seen, 2)
 
     @property
     def hurried(self) -> bool:
         """Whether the jobs are to be ended. It logs nothing, so a handler of signals may ask."""
-        over = self._timeout is not None and self._began and time.monotonic() >= self._began + self._timeout
+        over = self.timeout is not None and self._began and time.monotonic() >= self._began + self.timeout
         return self.seen > 1 or bool(over)
 
     def _note_wish(self, number: int, frame: object) -> None:
-        self._asked = True
+        self._wishes.add(number)
 
     def _note(self, number: int, frame: object) -> None:
         self.seen += 1

@@ -104,6 +104,16 @@ class SupervisordTest(BrokerCase):
         self.assert_done()
         self.assertEqual(self.ctl("status", "rbit").split()[1], "STOPPED")
 
+    def test_signal_has_the_configuration_read_anew(self) -> None:
+        self.start_with_job()
+        path = self.folder / "rbit.ini"
+        path.write_text(path.read_text("utf-8").replace("[amqp]", "concurrency = 2\n[amqp]"), "utf-8")
+        self.assertEqual(self.ctl("signal", "HUP", "rbit"), "rbit: signalled\n")
+        self.publish(self.queue, "one more")
+        self.wait_for_jobs(2)
+        (self.folder / "go-on").touch()
+        self.wait_until(lambda: self.logged.count(": Done") == 2, what="the end of both jobs")
+
     def test_job_finishes_at_the_end_of_supervisord(self) -> None:
         self.start_with_job()
         self.supervisord.terminate()

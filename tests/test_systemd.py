@@ -268,6 +268,7 @@ class UnitTest(unittest.TestCase):
         self.assertEqual(
             [service[key] for key in ("Type", "KillMode", "Restart")], ["notify", "mixed", "on-failure"]
         )
+        self.assertEqual(service["ExecReload"], "kill -HUP $MAINPID")
         for key in ("WatchdogSec", "TimeoutStopSec"):
             minutes = re.fullmatch(r"(\d+)min", service[key])
             assert minutes is not None
