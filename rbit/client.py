@@ -92,7 +92,7 @@ class Client:
         self._default = DefaultQueue(config, partial(self._post, self._rota.ask_again), once)
         self._intake = Intake(
             config, runners, sources=self._sources, rota=self._rota, settlement=self._settlement, crew=self._crew,
-            feed=self._feed, open=self._is_open,
+            feed=self._feed, open=self._is_open, push=config.client.delivery == "push" and not once,
         )
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._reload = Reload(
