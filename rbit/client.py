@@ -92,7 +92,7 @@ class Client:
         self._default = DefaultQueue(config, partial(self._post, self._rota.ask_again), once)
         self._intake = Intake(
             config, runners, sources=self._sources, rota=self._rota, settlement=self._settlement, crew=self._crew,
-            feed=self._feed, open=self._is_open,
+            feed=self._feed, open=self._is_open, push=config.client.delivery == "push" and not once,
         )
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._reload = Reload(
@@ -146,9 +146,10 @@ class Client:
             self._listen()
             self._sources.tend({job.message.queue for job in self._claims.jobs})
             self._intake.search()
-            if not self._intake.take_one() and not self._events:
+            if not self._intake.take_one():
                 self._sources.prove()
-                self._link.wait(min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE)
+                pause = min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE
+                self._link.wait(pause, unless=lambda: bool(self._events))
         except ConnectionLost as error:
             self._lose(error)
 

@@ -39,6 +39,11 @@ class Crew:
         self._closed: list[Slot] = []  # were too many, and may not have ended yet
 
     @property
+    def size(self) -> int:
+        """How many slots there are."""
+        return len(self._slots)
+
+    @property
     def jobs(self) -> list[Job]:
         """The jobs that are in a slot."""
         return [slot.job for slot in self._slots if slot.job is not None]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 
+from rbit import envelope
 from rbit.broker import Delivery
 from rbit.crew import Crew
 from rbit.errors import DeliveryLost
@@ -25,7 +27,10 @@ from rbit.sources import Sources
 log = logging.getLogger("rbit.client")
 
 MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at once
-MOST_ENDED = 10  # jobs of a queue whose last status is on its way to RabbitMQ
+MOST_ENDED = 50  # jobs of a queue whose last status is on its way to RabbitMQ
+
+GRACE = 0.2  # seconds that a message which was sent may wait for a slot
+RETURNS = 10  # of a message: a quorum queue counts them, and RabbitMQ 4 drops it at 20, unless told otherwise
 
 
 class Intake:
@@ -37,12 +42,14 @@ class Intake:
         sources, rota: the queues, and their turns.
         settlement, crew: take the messages over.
         feed: what statuses are published through.
+        push: whether the queues send their messages.
         open: whether a message may be taken now, if there is a slot for it.
     """
 
     def __init__(
         self, config: Config, runners: Mapping[str, Runner], *, sources: Sources, rota: Rota,
         settlement: Settlement, crew: Crew, feed: Feed, open: Callable[[], bool],
+        push: bool,
     ) -> None:
         self.change(config.runners, runners)
         self._sources = sources
@@ -52,6 +59,8 @@ class Intake:
         self._crew = crew
         self._feed = feed
         self._open = open
+        self._push = push
+        self._room_at = 0.0  # time.monotonic() when there was room for a message last
         self._numbers = itertools.count(1)
 
     def change(self, sections: Iterable[RunnerSettings], runners: Mapping[str, Runner]) -> None:
@@ -66,6 +75,9 @@ class Intake:
         """
         if not self._sources.ready:
             return
+        if self._push:
+            self._sources.sort(self._settlement.knows)
+            self._stem()
         for name in self._claims.to_search():
             others: list[Delivery] = []
             while len(others) < MOST_OTHERS and (delivery := self._get(name)):
@@ -89,7 +101,7 @@ class Intake:
         name = self._rota.next(self.is_full) if self.has_room else None
         if name is None:
             return False
-        delivery = self._get(name)
+        delivery = self._get(name, self._prefetch(name) if self._push else 0)
         if delivery is None or self._settlement.knows(delivery):
             return True
         if self._open():
@@ -98,10 +110,11 @@ class Intake:
             self._return(delivery)
         return True
 
-    def _get(self, name: str) -> Delivery | None:
-        delivery = self._sources.get(name)
+    def _get(self, name: str, prefetch: int = 0) -> Delivery | None:
+        delivery = self._sources.get(name, prefetch)
         self._claims.doubt(self._sources.doubtful())
-        if name in self._sections and (delivery is not None or not self._sources.refused):
+        # What has not been sent may be in the queue all the same.
+        if name in self._sections and (delivery is not None or not (prefetch or self._sources.refused)):
             self._claims.passed(name, delivery)
         return delivery
 
@@ -121,6 +134,23 @@ class Intake:
         if copies or sum(job.updates.pending for job in ended) >= MOST_ENDED:
             return True  # under an alarm, or its ended jobs would pile up
         return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
+
+    def _prefetch(self, name: str) -> int:
+        """Returns how many messages a queue may send that are not settled: what the slots can take soon."""
+        if self._sources.is_lease(name):
+            return 0
+        before = time.monotonic() - GRACE
+        slow = sum(not job.ended_at and job.taken_at < before for job in self._claims.jobs)
+        return max(1, min(self._sections[name].concurrency or self._crew.size, self._crew.size - slow))
+
+    def _stem(self) -> None:
+        """Has queues send no more when their messages would wait here, though another client could run them."""
+        now = time.monotonic()
+        self._room_at = now if self.has_room else self._room_at
+        for name, waited in self._sources.flowing.items():
+            unwanted = not self._open() or name not in self._sections or self._rota.is_held(name)
+            if unwanted or max(waited, now - self._room_at) > GRACE:
+                self._sources.stem(name, lambda delivery: envelope.given_back(delivery.properties) < RETURNS)
 
     def _return(self, delivery: Delivery) -> None:
         with contextlib.suppress(DeliveryLost):  # then it is back already

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import secrets
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,7 @@ class Job:
         self.lease_settings: ClientSettings | None = None  # by which the last one was published
         self.lease_at = 0.0  # time.monotonic() when the next one is due
         self.awaited = False  # whether a lease is published and not fetched
+        self.taken_at = time.monotonic()
         self.begun = False
         self.cancelled = ""  # why it is not to go on and not to be run again, in words
         self.outcome: Outcome | None = None

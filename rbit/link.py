@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from rbit.broker import Connection
 from rbit.errors import BrokerError, BrokerRefused, BrokerUnreachable, ConnectionLost
@@ -37,6 +38,7 @@ class Link:
         self._bell = threading.Event()
         self._result: Connection | BrokerError | None = None  # of an attempt, until the main thread takes it
         self._trying = False
+        self._waits = False
         self.wait_for_leases(lease_ttl)
         self._failures = 0  # in a row; a connection that broke soon counts as one
         self._said = True  # whether the log has that there is no connection
@@ -94,14 +96,24 @@ class Link:
         self._longest = HURRY
         self._try_at = 0.0
 
-    def wait(self, seconds: float) -> None:
-        """Serves the connection, or waits for one, at most ``seconds``. Errors: ConnectionLost."""
+    def wait(self, seconds: float, unless: Callable[[], bool] = lambda: False) -> None:
+        """Serves the connection, or waits for one, at most ``seconds``. Errors: ConnectionLost.
+
+        Arguments:
+            seconds: 0 for what can be done without a wait.
+            unless: whether there is something better to do; what becomes true later comes with a ``wake``.
+        """
         self._waited_at = time.monotonic()
-        if self.connection is not None:
-            self.connection.wait(seconds)
-        else:
-            self._bell.wait(seconds)
-            self._bell.clear()
+        self._waits = True
+        try:
+            seconds = 0.0 if unless() else seconds
+            if self.connection is not None:
+                self.connection.wait(seconds)
+            else:
+                self._bell.wait(seconds)
+                self._bell.clear()
+        finally:
+            self._waits = False
 
     def breathe(self, seconds: float) -> None:
         """Serves the connection if that was not done for so many seconds. Errors: ConnectionLost."""
@@ -109,7 +121,9 @@ class Link:
             self.wait(0.0)
 
     def wake(self) -> None:
-        """Ends a ``wait`` early; any thread may call it."""
+        """Ends a ``wait`` early, if there is one; any thread may call it."""
+        if not self._waits:  # to ring costs the waking thread a system call, and the other a turn
+            return
         self._bell.set()
         connection = self.connection
         if connection is not None:

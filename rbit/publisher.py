@@ -6,6 +6,7 @@ a stop go on. Knows nothing of jobs: whoever hands over a copy says what to do w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rbit import envelope, steps
-from rbit.broker import Form, Outlet, Topic
+from rbit.broker import Form, Outlet, Sending, Topic
 from rbit.errors import BrokerError, ConnectionLost, PublishFailed
 from rbit.message import Properties
 from rbit.output import visible
@@ -23,6 +24,8 @@ from rbit.settings import AmqpSettings
 
 log = logging.getLogger("rbit.client")
 
+AT_ONCE = 100  # statuses that are published with one wait for their confirms
+GATHERING = 0.005  # seconds between two publishes, for more to come together
 SERVE_EVERY = 1.0  # seconds between two looks at the heartbeats while nothing is published
 HURRY = 1.0  # seconds between two tries at most, once rbit is stopping
 BLOCKED = 600.0  # seconds that a publish may hang under an alarm before it is tried on a new connection
@@ -40,7 +43,8 @@ class Copy:
         form: of the queue or the exchange, if it is one of rbit's own, to be made when it is missing.
         whole: whether it is given up if its headers do not fit a frame; else it goes without the largest.
         too_large: whether it was given up for that.
-        exchange: where to, if not to a queue.
+        left_out: the names of headers that it went without.
+        exchange: where to, if not to a queue: then it is a status.
         mandatory: whether a queue must take it.
         optional: whether it is given up when the broker, or one of the queues that it goes to, refuses it.
     """
@@ -52,6 +56,7 @@ class Copy:
     form: Form | Topic | None = None
     whole: bool = False
     too_large: bool = False
+    left_out: str = ""
     exchange: str = ""
     mandatory: bool = True
     optional: bool = False
@@ -67,6 +72,11 @@ class Copy:
     def where(self) -> str:
         """Where it goes to, in words."""
         return f"the exchange {self.exchange}" if self.exchange else f"the queue {self.queue}"
+
+    @property
+    def what(self) -> str:
+        """What it is, in a word."""
+        return "status" if self.exchange else "copy"
 
     def cancel(self) -> bool:
         """Gives it up; returns whether it is sure that the broker never has it. Any thread may call it."""
@@ -110,6 +120,7 @@ class Publisher(threading.Thread):
         self._open = 0  # copies that are not done with; guarded by the lock
         self._failures: dict[str, int] = {}  # of copies for a queue or an exchange, in a row
         self._outlet: Outlet | None = None
+        self._sent_at = 0.0  # time.monotonic() of the last confirm
         self._longest = LONGEST_WAIT  # seconds between two tries
         self._alarm = False  # whether the log has that the broker takes no copies
 
@@ -136,14 +147,28 @@ class Publisher(threading.Thread):
 
     def run(self) -> None:
         while self._take():
-            for copy in [copy for copy in self._waiting if copy.cancelled or copy.due <= time.monotonic()]:
-                confirmed = not copy.cancelled and self._publish(copy)
-                if confirmed or copy.cancelled or copy.too_large:
-                    self._waiting.remove(copy)
-                    self._finish(copy, confirmed)
-                del copy  # or its body, which may be large, would stay until the next one
+            self._round()
         self._give_up()
         self._drop()
+
+    def _round(self) -> None:
+        """Tries all copies that are due: the statuses among them at once, and alone what is not confirmed then."""
+        now = time.monotonic()
+        statuses = [copy for copy in self._due(now) if copy.exchange and not copy.cancelled]
+        for first in range(0, len(statuses), AT_ONCE):
+            self._try(statuses[first : first + AT_ONCE])
+        for copy in self._due(now):
+            self._try([copy])
+
+    def _due(self, now: float) -> list[Copy]:
+        return [copy for copy in self._waiting if copy.cancelled or copy.due <= now]
+
+    def _try(self, copies: list[Copy]) -> None:
+        confirmed = self._publish(copies)
+        for copy in copies:
+            if copy in confirmed or copy.cancelled or copy.too_large:
+                self._waiting.remove(copy)
+                self._finish(copy, copy in confirmed)
 
     def _give_up(self) -> None:
         """Gives up what waits, and what is put while that is done, as the next status of a job."""
@@ -165,84 +190,112 @@ class Publisher(threading.Thread):
         if self._waiting:
             wait = min(SERVE_EVERY, max(0.0, min(copy.due for copy in self._waiting) - time.monotonic()))
         try:
-            copy = self._new.get(timeout=wait)
+            new = [self._new.get(timeout=wait)]
         except queue.Empty:
             self._serve()
             return True
-        if copy is not None:
-            self._waiting.append(copy)
-        return copy is not None
+        if time.monotonic() < self._sent_at + GATHERING:  # it is busy, so more comes soon
+            time.sleep(GATHERING)
+        with contextlib.suppress(queue.Empty):
+            while new[-1] is not None:
+                new.append(self._new.get_nowait())
+        self._waiting += [copy for copy in new if copy is not None]
+        return new[-1] is not None
 
-    def _publish(self, copy: Copy) -> bool:
-        """Tries a copy; returns whether the broker has confirmed it."""
-        self._serve()  # a connection that broke unnoticed shows here, before it takes a copy
+    def _publish(self, copies: list[Copy]) -> set[Copy]:
+        """Tries copies at once; returns those that the broker has confirmed.
+
+        Of several it does not always say which one it refused; so they are as they were before.
+        """
+        if all(copy.cancelled for copy in copies):
+            return set()
+        if time.monotonic() > self._sent_at + SERVE_EVERY:
+            self._serve()  # a connection that broke unnoticed shows here, before it takes a copy
         try:
             self._outlet = self._outlet or Outlet(
                 self._amqp, self._connection_name, self._blocked, self._on_alarm
             )
-            if not self._send(copy, self._outlet):
-                return False
+            return self._send(copies, self._outlet)
+        except PublishFailed as error:
+            if len(copies) == 1:
+                self._failed(copies, error)
+            self._renew()
         except BrokerError as error:
-            self._failed(copy, error)
-            return False
+            self._failed(copies, error)
+            self._drop()
         except Exception as error:  # noqa: BLE001 - the thread must go on, whatever the properties hold
-            self._failed(copy, BrokerError(f"{copy.where}: {error!r}"))
-            return False
-        self._failures.pop(copy.where, None)
-        return True
+            self._failed(copies, BrokerError(f"{copies[0].where}: {error!r}"))
+            self._drop()
+        return set()
 
-    def _send(self, copy: Copy, outlet: Outlet) -> bool:
-        """Publishes a copy, unless it is given up; returns False then. Errors: BrokerError."""
-        if copy.form is not None:
-            outlet.ensure(copy.form)
+    def _send(self, copies: list[Copy], outlet: Outlet) -> set[Copy]:
+        """Publishes copies, but for those that are given up; returns the confirmed ones. Errors: BrokerError."""
+        for form in {copy.form for copy in copies if copy.form is not None}:
+            outlet.ensure(form)
         outlet.probe()
         if self._alarm:
             self._alarm = False
             log.info("RabbitMQ takes copies again")
-        if not copy.send():
-            return False
-        properties, left_out = envelope.fitted(copy.properties, outlet.room)
-        copy.too_large = copy.whole and left_out != ""
-        if copy.too_large:
-            return False
-        what = "status" if copy.exchange else "copy"
-        steps.reached(f"{what} about to be published")
-        try:
-            outlet.publish(copy.queue, copy.body, properties, copy.exchange, copy.mandatory)
-        except PublishFailed as error:
-            if error.refused:
+        made = {copy: self._sending(copy, outlet) for copy in copies}
+        sendings = {copy: sending for copy, sending in made.items() if sending is not None}
+        for copy in sendings:
+            steps.reached(f"{copy.what} about to be published")
+        failures = dict(zip(sendings, outlet.publish_all(list(sendings.values())), strict=True))
+        self._sent_at = time.monotonic()
+        for copy, failure in failures.items():
+            if failure is None:
+                self._confirmed(copy)
+            elif failure.refused:
                 copy.refuse()
-            raise
-        steps.reached(f"{what} confirmed")
-        if left_out:
-            log.warning(
-                "a copy for %s goes without headers that do not fit a frame: %s", copy.where, visible(left_out)
-            )
-        return True
+        wrong = [failure for failure in failures.values() if failure is not None]
+        if len(copies) == 1 and wrong:
+            raise wrong[0]
+        if wrong:
+            log.debug("statuses that are tried alone: %d: %s", len(wrong), wrong[0])
+            outlet.renew()
+        return {copy for copy, failure in failures.items() if failure is None}
+
+    def _sending(self, copy: Copy, outlet: Outlet) -> Sending | None:
+        """Returns a copy as it is published now; None if it is given up."""
+        if not copy.send():
+            return None
+        properties, copy.left_out = envelope.fitted(copy.properties, outlet.room)
+        copy.too_large = copy.whole and copy.left_out != ""
+        if copy.too_large:
+            return None
+        return Sending(copy.queue, copy.body, properties, copy.exchange, copy.mandatory)
+
+    def _confirmed(self, copy: Copy) -> None:
+        steps.reached(f"{copy.what} confirmed")
+        self._failures.pop(copy.where, None)
+        if copy.left_out:
+            left_out = visible(copy.left_out)
+            log.warning("a copy for %s goes without headers that do not fit a frame: %s", copy.where, left_out)
 
     def _on_alarm(self, reason: str) -> None:
         if not self._alarm:
             self._alarm = True
             log.warning("RabbitMQ has an alarm and takes no copies: %s; jobs go on, their messages stay", reason)
 
-    def _failed(self, copy: Copy, error: BrokerError) -> None:
-        """Has a copy tried again later; on a new connection, but for one that was only refused."""
-        if isinstance(error, PublishFailed):
-            try:
-                if self._outlet is not None:
-                    self._outlet.renew()
-            except BrokerError:
-                self._drop()
-        else:
-            self._drop()
-        copy.failures += 1
-        copy.due = time.monotonic() + wait_after(copy.failures, self._longest)
-        copy.cancelled = copy.cancelled or (copy.optional and isinstance(error, PublishFailed))
-        self._failures[copy.where] = failures = self._failures.get(copy.where, 0) + 1
+    def _failed(self, copies: list[Copy], error: BrokerError) -> None:
+        """Has copies, which go to the same place, tried again later, or gives them up."""
+        for copy in copies:
+            copy.failures += 1
+            copy.due = time.monotonic() + wait_after(copy.failures, self._longest)
+            copy.cancelled = copy.cancelled or (copy.optional and isinstance(error, PublishFailed))
+        where, given_up = copies[0].where, copies[0].cancelled
+        self._failures[where] = failures = self._failures.get(where, 0) + 1
         if worth_saying(failures):
             why = "the connection broke" if isinstance(error, ConnectionLost) else "RabbitMQ did not take it"
-            what = "given up" if copy.cancelled else "tried again"
-            log.warning("a copy for %s is %s, as %s: %s", copy.where, what, why, error)
+            what = "given up" if given_up else "tried again"
+            log.warning("a copy for %s is %s, as %s: %s", where, what, why, error)
+
+    def _renew(self) -> None:
+        try:
+            if self._outlet is not None:
+                self._outlet.renew()
+        except BrokerError:
+            self._drop()
 
     def _drop(self) -> None:
         if self._outlet is not None:

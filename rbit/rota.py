@@ -69,6 +69,14 @@ class Rota:
         self._empty.add(name)
         self._wait_for_poll()
 
+    def came(self, name: str) -> None:
+        """Notes that a message has come from a queue: it is to be asked, if it is not held."""
+        self._empty.discard(name)
+
+    def is_held(self, name: str) -> bool:
+        """Whether a queue is to be left alone until the next poll."""
+        return name in self._held
+
     def hold(self, name: str) -> None:
         """Leaves a queue alone until the next poll."""
         self._held.add(name)

@@ -95,6 +95,7 @@ CLIENT_KEYS = (
         default=lambda: socket.gethostname().replace(".", "-"),
     ),
     Key("polling_time", ini.seconds, ini.SECONDS, default="60"),
+    Key("delivery", ini.matching("poll|push"), "poll or push", default="poll"),
     Key("architecture", ini.anything, "a name", default=""),
     Key("distribution", ini.anything, "a name", default=""),
     Key("format", ini.anything, "a name", default=""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rbit.broker import Outlet
+from rbit.broker import Outlet, Sending
 from rbit.errors import ConnectionLost, PublishFailed
 from rbit.message import Properties
 from rbit.output import printable
@@ -32,7 +32,7 @@ class Sender:
         self._outlet = Outlet(amqp, name, ALARM, self._alarmed)
 
     def send(self, key: str, body: bytes, properties: Properties, exchange: str = "") -> None:
-        """Publishes a message. Arguments: as of ``Outlet.publish``.
+        """Publishes a message. Arguments: as of ``Sending``.
 
         Errors: Unroutable, PublishFailed; ConnectionLost, also when an alarm goes on for too long.
         """
@@ -40,7 +40,7 @@ class Sender:
         try:
             self._outlet.probe()
             self._in_doubt = True
-            self._outlet.publish(key, body, properties, exchange)
+            self._outlet.publish(Sending(key, body, properties, exchange))
         except ConnectionLost as error:
             alarm = f"RabbitMQ has an alarm ({self._alarm}): " if self._alarm else ""
             raise ConnectionLost(f"{alarm}{error}") from error

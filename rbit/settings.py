@@ -22,6 +22,7 @@ class ClientSettings:
     Arguments:
         name: the client's name, a BuildBox in PyBit's web.
         polling_time: seconds between two polls.
+        delivery: how messages come: "poll": they are asked for one by one; "push": the broker sends them.
         architecture, distribution, format, suites: the parts of PyBit's queue names; empty when not given.
         concurrency: jobs at once, from 1.
         lease_after: seconds that a job runs before its message is leased; 0: before it starts.
@@ -38,6 +39,7 @@ class ClientSettings:
 
     name: str
     polling_time: float
+    delivery: str
     architecture: str
     distribution: str
     format: str

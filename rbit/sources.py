@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
-from rbit.broker import Connection, Delivery, Queue
+from rbit.broker import Connection, Delivery, Inflow, Queue
 from rbit.errors import QueueUnavailable, QueueUnusable
 from rbit.message import Settled
 from rbit.repeats import worth_saying
@@ -26,7 +27,7 @@ class Sources:
     Arguments:
         names: of the runners' queues.
         client: the client's name, which the names of the lease queues hold.
-        rota: their turns; it is told what was found empty, refused, or gone.
+        rota: their turns; it is told what was found empty, refused, or gone, and what has come.
     """
 
     def __init__(self, names: Iterable[str], client: str, rota: Rota) -> None:
@@ -35,6 +36,7 @@ class Sources:
         self._rota = rota
         self._connection: Connection | None = None
         self._queues: dict[str, Queue] = {}
+        self._inflows: dict[str, Inflow] = {}  # of those that send their messages
         self._failures: dict[str, int] = {}  # how often the broker refused a queue, in a row
         self._unusable: set[str] = set()  # queues that would break each connection
         self._doubtful: list[Settled] = []
@@ -95,6 +97,7 @@ class Sources:
             if queue.origin not in self._names and queue.origin not in used:
                 queue.close()  # only then it is forgotten, for else its acknowledgements are in doubt
                 del self._queues[queue.name]
+                self._inflows.pop(queue.name, None)
                 self._failures.pop(queue.name, None)
         for name in set(used).difference(self._queues, self._unusable):
             self._queues[name] = Queue(self._connection, name)
@@ -112,8 +115,14 @@ class Sources:
         """Returns the queue that the messages of one of the queues belong to."""
         return self._queues[name].origin
 
-    def get(self, name: str) -> Delivery | None:
-        """Takes a message; None when there is none, or the broker refuses the queue. Errors: ConnectionLost."""
+    def get(self, name: str, prefetch: int = 0) -> Delivery | None:
+        """Takes a message; None when there is none, or the broker refuses the queue. Errors: ConnectionLost.
+
+        Arguments:
+            name: of the queue.
+            prefetch: how many may be sent and not be settled, if it is to send its messages; then one that has
+                come is taken, and the rota is told what comes later. 0: it is asked for one.
+        """
         queue = self._queues.get(name)
         if queue is None:
             return None
@@ -121,7 +130,7 @@ class Sources:
             if self._failures.get(name) and name in self._names:
                 with contextlib.suppress(QueueUnavailable):
                     queue.prepare()
-            delivery = queue.get()
+            delivery = self._flow(queue, prefetch) if prefetch else queue.get()
         except QueueUnavailable as error:
             self._refused(queue, error)
             return None
@@ -132,6 +141,34 @@ class Sources:
         if delivery is None:
             self._rota.found_empty(name)
         return delivery
+
+    def _flow(self, queue: Queue, prefetch: int) -> Delivery | None:
+        assert self._connection is not None
+        if queue.name not in self._inflows:
+            self._inflows[queue.name] = Inflow(self._connection, queue, partial(self._rota.came, queue.name))
+        inflow = self._inflows[queue.name]
+        inflow.begin(prefetch)
+        return inflow.take()
+
+    def sort(self, known: Callable[[Delivery], bool]) -> None:
+        """Looks at what the queues have sent since the last call. Arguments: as of ``Inflow.sort``."""
+        for inflow in self._inflows.values():
+            inflow.sort(known)
+
+    def stem(self, name: str, back: Callable[[Delivery], bool]) -> None:
+        """Has a queue send no more; as ``Inflow.end``. Errors: ConnectionLost."""
+        with contextlib.suppress(QueueUnavailable):  # then it sends no more either
+            self._inflows[name].end(back)
+
+    @property
+    def flowing(self) -> dict[str, float]:
+        """The queues that send their messages, or have; with the seconds that the oldest one waits to be taken."""
+        found = {name: inflow.waited for name, inflow in self._inflows.items()}
+        return {name: waited for name, waited in found.items() if waited or self._inflows[name].is_open}
+
+    def is_lease(self, name: str) -> bool:
+        """Whether a queue is one of leases."""
+        return self._queues[name].is_lease
 
     def prove(self) -> None:
         """Makes sure of the acknowledgements so far. Errors: ConnectionLost."""
@@ -157,6 +194,7 @@ class Sources:
             if queue.is_lease:
                 self._rota.remove(queue.name)
         self._queues.clear()
+        self._inflows.clear()
         self._connection = None
 
     def _prepare(self, name: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rbit import envelope, steps
-from rbit.broker import Connection, Delivery, Form, Outlet, Queue
+from rbit.broker import Connection, Delivery, Form, Outlet, Queue, Sending
 from rbit.errors import BrokerError
 from rbit.message import Properties, Settled
 
@@ -99,7 +99,7 @@ class Sweep:
         if outlet.room(named) < 0:  # rather all of its own headers than a name
             named = envelope.copy(delivery.properties)
         properties, _ = envelope.fitted(named, outlet.room)
-        outlet.publish(queue, delivery.body, properties)
+        outlet.publish(Sending(queue, delivery.body, properties))
         steps.reached(f"{self._what} published")
         delivery.ack(note)
         self._parts[-1][1].pop()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rbit.errors import BodyRefused
@@ -47,7 +47,7 @@ class Update:
     @property
     def body(self) -> bytes:
         """The JSON of it."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(vars(self)).encode()
 
     @property
     def key(self) -> str:

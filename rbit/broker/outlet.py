@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker, NackError, UnroutableError
+from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker
 
+from rbit.broker.burst import Burst, Sending, not_taken
 from rbit.broker.connection import open_connection, reason
 from rbit.broker.forms import Form, Topic, other_type
 from rbit.broker.queue import NOT_FOUND, is_missing
-from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed, Unroutable
+from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed
 from rbit.message import Properties
 from rbit.settings import AmqpSettings
 
@@ -48,22 +48,17 @@ class Outlet:
         self._nowhere = f"rbit.probe.{secrets.token_hex(8)}"  # no queue has this name
         self._there: set[str | tuple[str, str]] = set()  # what of rbit's own is known to exist
         try:
-            self._channel = self._open()
+            self._burst = Burst(self._connection)
         except (AMQPError, OSError) as error:
             self.close()
             raise BrokerUnreachable(reason(error)) from error
-
-    def _open(self) -> BlockingChannel:
-        channel = self._connection.channel()
-        channel.confirm_delivery()
-        return channel
 
     def renew(self) -> None:
         """Goes on after a PublishFailed, which may have closed the channel. Errors: ConnectionLost."""
         self._there.clear()
         with translated(""):
-            if not self._channel.is_open:
-                self._channel = self._open()
+            if not self._burst.is_open:
+                self._burst = Burst(self._connection)
 
     def probe(self) -> None:
         """Returns when the broker takes messages. Errors: PublishFailed if it refuses any; ConnectionLost.
@@ -72,35 +67,30 @@ class Outlet:
         after its sender gave up and sent it again. So a message that no queue takes goes ahead; one without
         a body would not be stopped (seen).
         """
-        with translated("the default exchange"):
-            self._channel.basic_publish("", self._nowhere, b"?")
+        self.publish(Sending(self._nowhere, b"?", Properties(), mandatory=False, name="the default exchange"))
 
     def room(self, properties: Properties) -> int:
         """Returns how many bytes properties leave in their frame.
 
         Below 0 they cannot be published: the broker would end the connection.
         """
-        header = pika.frame.Header(0, 0, pika.BasicProperties(**asdict(properties)))
+        header = pika.frame.Header(0, 0, pika.BasicProperties(**vars(properties)))
         return int(self._connection._impl.params.frame_max) - len(header.marshal())
 
-    def publish(
-        self, key: str, body: bytes, properties: Properties, exchange: str = "", mandatory: bool = True
-    ) -> None:
-        """Publishes and waits until the broker has it.
-
-        Arguments:
-            key: the routing key: the name of a queue, for the default exchange.
-            body, properties: what.
-            exchange: where to.
-            mandatory: whether it is refused when no queue takes it; else it is thrown away then.
+    def publish(self, sending: Sending) -> None:
+        """Publishes a message and waits until the broker has it.
 
         Errors: Unroutable when no queue takes it; another PublishFailed when the broker refuses it or did not
         confirm; ConnectionLost when the connection broke, and then the broker may or may not have it.
         """
-        with translated(exchange or key):
-            self._channel.basic_publish(
-                exchange, key, body, pika.BasicProperties(**asdict(properties)), mandatory=mandatory
-            )
+        (failure,) = self.publish_all([sending])
+        if failure is not None:
+            raise failure
+
+    def publish_all(self, sendings: Sequence[Sending]) -> list[PublishFailed | None]:
+        """Publishes messages at once; as ``Burst.publish``. Errors: ConnectionLost."""
+        with translated(""):
+            return self._burst.publish(sendings)
 
     def ensure(self, form: Form | Topic) -> None:
         """Makes what is missing of rbit's own. Errors: PublishFailed, ConnectionLost."""
@@ -127,7 +117,7 @@ class Outlet:
         """Makes sure that the queue is still bound: a publish does not tell, if another one takes the message."""
         try:
             with translated(queue.name):
-                self._channel.queue_bind(queue.name, form.name, form.key)
+                self._burst.bind(queue.name, form.name, form.key)
         except PublishFailed as error:
             if not is_missing(error):
                 raise
@@ -228,10 +218,7 @@ def translated(queue: str) -> Iterator[None]:
     """Turns what pika raises inside into PublishFailed, or ConnectionLost."""
     try:
         yield
-    except (UnroutableError, NackError, AMQPChannelError) as error:
-        kind = Unroutable if isinstance(error, UnroutableError) else PublishFailed
-        why = "it is full, or has failed" if isinstance(error, NackError) else reason(error)
-        words = f"the broker took no copy{f' for {queue}' if queue else ''}: {why}"
-        raise kind(words, refused=not isinstance(error, NackError)) from error
+    except AMQPChannelError as error:
+        raise not_taken(queue, reason(error), refused=True) from error
     except (AMQPError, OSError) as error:
         raise ConnectionLost(reason(error)) from error

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
@@ -23,6 +24,7 @@ EXCHANGE = "pybit"  # the direct, durable exchange that PyBit publishes build re
 NOT_FOUND = 404  # reply code of AMQP 0-9-1
 NODE_DOWN = "is down or inaccessible"  # the end of what RabbitMQ says to that code for a queue of another node
 FORGETS = 2.0  # seconds; a broker that is killed may forget an ack which it took up to 0.3 s before (seen)
+SOON = 0.1  # seconds in which the next message may be asked for, and its answer will do
 
 AT_ONCE = 16  # messages that are given back before the queue is asked whether it has them
 TAKES_BACK = 2.0  # seconds that a queue may need for these
@@ -142,12 +144,12 @@ class Queue:
         """
         if self.count() is None:
             with self._connection.translated(self.name):
-                self._open().queue_declare(self.name, durable=True)
+                self.open().queue_declare(self.name, durable=True)
             log.info("queue %s was missing and is created", self.name)
         parts = self.name.split("_")
         if len(parts) == 4 and all(parts):
             with self._connection.translated(self.name):
-                self._open().queue_bind(self.name, EXCHANGE, ".".join(parts))
+                self.open().queue_bind(self.name, EXCHANGE, ".".join(parts))
 
     def count(self) -> int | None:
         """Returns the messages in the queue; None when there is no such queue.
@@ -156,7 +158,7 @@ class Queue:
         """
         try:
             with self._connection.translated(self.name):
-                declared = self._open().queue_declare(self.name, passive=True)
+                declared = self.open().queue_declare(self.name, passive=True)
                 return int(declared.method.message_count)
         except QueueUnavailable as error:
             if is_missing(error):
@@ -175,7 +177,7 @@ class Queue:
         # The broker tells the type only by taking a declaration. One with arguments of its own is not known.
         try:
             with self._connection.translated(self.name):
-                self._open().queue_declare(self.name, durable=True, arguments=arguments)
+                self.open().queue_declare(self.name, durable=True, arguments=arguments)
         except QueueUnavailable:
             return False
         return True
@@ -183,11 +185,15 @@ class Queue:
     def get(self) -> Delivery | None:
         """Takes the next message; None when the queue is empty. Errors: QueueUnavailable, ConnectionLost."""
         with self._connection.translated(self.name):
-            channel = self._open()
+            channel = self.open()
             method, properties, body = channel.basic_get(self.name)
         self._answered()
         if method is None:
             return None
+        return self.delivery(channel, method, properties, body)
+
+    def delivery(self, channel: BlockingChannel, method: Any, properties: Any, body: bytes | None) -> Delivery:
+        """Returns a message that the broker has sent on the queue's channel. Arguments: as pika gives them."""
         return Delivery(
             queue=self.origin,
             tag=method.delivery_tag,
@@ -210,7 +216,7 @@ class Queue:
             wanted = (self.count() or 0) + len(part)
             with self._connection.translated(self.name):
                 for tag in part:
-                    self._open().basic_nack(tag, requeue=True)
+                    self.open().basic_nack(tag, requeue=True)
             deadline = time.monotonic() + TAKES_BACK
             while patient and (self.count() or 0) < wanted:
                 # Not for ever: others may take from the queue meanwhile, or it drops what is too much.
@@ -233,13 +239,15 @@ class Queue:
         return alive and not self._connection.dropped
 
     def prove(self) -> None:
-        """Makes sure of the acks sent so far: what the broker answers now, it answers after it took them.
+        """Makes sure of acks that were sent a while ago: what the broker answers now, it answers after these.
 
         Errors: QueueUnavailable, ConnectionLost.
         """
-        if self.unproven or (self.acks and self.acks[0].at < time.monotonic() - FORGETS):
+        now = time.monotonic()
+        last = self.unproven and self.acks[-1].at < now - SOON
+        if last or (self.acks and self.acks[0].at < now - FORGETS and self._synced < now - SOON):
             with self._connection.translated(self.name):
-                self._open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
+                self.open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
             self._answered()
 
     @property
@@ -259,8 +267,8 @@ class Queue:
         while self.acks and self.acks[0].at < now - FORGETS:
             self.acks.popleft()
 
-    def _open(self) -> BlockingChannel:
-        """Returns the channel of the queue, a new one when the broker closed the last."""
+    def open(self) -> BlockingChannel:
+        """Returns the channel of the queue, a new one when the broker closed the last. Errors: those of pika."""
         if self._channel is not None and not self._channel.is_open:
             self._abandon_channel()
         if self._channel is None:

@@ -105,6 +105,7 @@ class BrokerCase(unittest.TestCase):
     A test of which a process of rbit is left alive fails.
     """
 
+    delivery: str | None = None  # how messages come to rbit, if not as it is without a word
     left_over_bound = 15.0  # seconds that processes of rbit may take to end after it
     node: PrivateNode
     channel: pika.adapters.blocking_connection.BlockingChannel
@@ -191,7 +192,7 @@ class BrokerCase(unittest.TestCase):
         pybit: Section | None = None,
     ) -> str:
         """Return a configuration for this test's node; see the function of the same name."""
-        return ini(self.node, runners, rbit, amqp, pybit)
+        return ini(self.node, runners, {"delivery": self.delivery, **(rbit or {})}, amqp, pybit)
 
     def rbit(
         self, text: str | None, *arguments: str, files: Mapping[str, str] | None = None,

@@ -1,0 +1,123 @@
+"""Messages that RabbitMQ sends without being asked: the tests of the loop once more, and what is different."""
+
+from __future__ import annotations
+
+import signal
+
+from tests import test_fates, test_leases, test_loop, test_lost_connections
+from tests.support.case import BrokerCase
+from tests.support.rbit_process import RbitProcess
+from tests.test_loop import JOBS, ran
+
+
+class PushLoopTest(test_loop.LoopTest):
+    delivery = "push"
+
+
+class PushFateTest(test_fates.FateTest):
+    delivery = "push"
+
+
+class PushLeaseTest(test_leases.LeaseTest):
+    delivery = "push"
+
+
+class PushLostConnectionTest(test_lost_connections.LostConnectionTest):
+    delivery = "push"
+
+
+class PushTest(BrokerCase):
+    def gates(self, queue: str, **keys: object) -> RbitProcess:
+        """Start rbit with jobs that run until the file of their name exists; no poll is due but at the start."""
+        text = self.ini(
+            {queue: {"runner": "python!jobs:gate"}}, rbit={"delivery": "push", "polling_time": 3600, **keys}
+        )
+        rbit = self.rbit(text, files={"jobs.py": JOBS})
+        self.wait_until(lambda: self.consumers(queue) == 1, what="a consumer")
+        return rbit
+
+    def consumers(self, queue: str) -> int:
+        if self.depth(queue) < 0:
+            return 0
+        return int(self.channel.queue_declare(queue, passive=True).method.consumer_count)
+
+    def open(self, rbit: RbitProcess, *names: str) -> None:
+        for name in names:
+            (rbit.folder / name).touch()
+
+    def test_message_starts_though_no_poll_is_due(self) -> None:
+        queue = self.queue_name()
+        rbit = self.gates(queue)
+        names = [f"message-{number}" for number in range(5)]
+        self.open(rbit, *names)
+        for name in names:
+            self.publish(queue, name)
+            self.wait_until(lambda name=name: f"end {name}" in ran(rbit), what=name)  # type: ignore[misc]
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_message_that_would_wait_for_a_slot_goes_back_for_others(self) -> None:
+        queue = self.queue_name()
+        rbit = self.gates(queue, concurrency=2)
+        for name in ("one", "two"):
+            self.publish(queue, name)
+        self.wait_until(lambda: len(ran(rbit)) == 2, what="two jobs")
+        self.publish(queue, "three")
+        self.wait_until(lambda: self.consumers(queue) == 0, what="the end of the consumer")
+        self.assertEqual(self.bodies(queue), [b"three"])
+        self.publish(queue, "four")
+        self.open(rbit, "one", "four")
+        self.wait_until(lambda: "end four" in ran(rbit), what="the next message")
+        self.open(rbit, "two")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_leased_job_that_fills_its_slot_keeps_no_other_message_here(self) -> None:
+        queue = self.queue_name()
+        rbit = self.gates(queue, concurrency=2, lease_after=0)
+        self.publish(queue, "one")
+        self.wait_until(lambda: "start one" in ran(rbit), what="a job")
+        for name in ("two", "three"):
+            self.publish(queue, name)
+        self.wait_until(lambda: "start two" in ran(rbit), what="the second job")
+        self.wait_until(lambda: self.depth(queue) == 1 and self.consumers(queue) == 0, what="the third message")
+        self.open(rbit, "one", "two", "three")
+        self.wait_until(lambda: "end three" in ran(rbit), what="the third job")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_stop_gives_back_what_was_sent_and_waits_for_what_runs(self) -> None:
+        queue = self.queue_name()
+        rbit = self.gates(queue)
+        self.publish(queue, "one")
+        self.wait_until(lambda: ran(rbit) == ["start one"], what="a job")
+        rbit.signal(signal.SIGTERM)
+        rbit.wait_for_line("stopping")
+        for name in ("two", "three"):
+            self.publish(queue, name)
+        self.wait_until(lambda: self.depth(queue) == 2, what="the other messages")
+        self.open(rbit, "one")
+        self.assertEqual(rbit.wait(), 0, rbit.output)
+        self.assertEqual(self.bodies(queue), [b"two", b"three"])
+
+    def test_message_that_was_given_back_too_often_waits_here(self) -> None:
+        queue = self.queue_name()
+        rbit = self.gates(queue, concurrency=2, lease_after=0)
+        self.publish(queue, "one")
+        self.wait_until(lambda: "start one" in ran(rbit), what="a job")
+        for name in ("two", "three"):  # as a quorum queue counts, which RabbitMQ 4 lets drop a message
+            self.publish(queue, name, headers={"x-delivery-count": 10})
+        self.wait_until(lambda: "start two" in ran(rbit), what="the second job")
+        self.wait_until(lambda: self.consumers(queue) == 0, what="the end of the consumer")
+        self.assertEqual(self.depth(queue), 0)
+        self.open(rbit, "two", "three")
+        self.wait_until(lambda: "end three" in ran(rbit), what="the third job")
+        self.open(rbit, "one")
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_queue_that_is_made_again_is_consumed_again(self) -> None:
+        queue = self.queue_name()
+        rbit = self.gates(queue, polling_time=0.5)
+        self.channel.queue_delete(queue)
+        self.wait_until(lambda: self.consumers(queue) == 1, what="a consumer of the new queue")
+        self.open(rbit, "one")
+        self.publish(queue, "one")
+        self.wait_until(lambda: "end one" in ran(rbit), what="a job")
+        self.assertEqual(rbit.stop(), 0)
