@@ -121,6 +121,7 @@ ENDS = {
     "leave()": f"Failed: {PLAN}SystemExit: 3",
     "interrupt()": f"Failed: {PLAN}KeyboardInterrupt",
     "throw(rbit.Failed('no such thing'))": "Failed: no such thing",
+    "throw(rbit.Failed('half \\ud800'))": "Failed: half \\ud800",
     "throw(rbit.Blocked('not yet'))": "Blocked: not yet",
     "None": f"Failed: {PLAN}TypeError: prepare() returned neither a Call nor a Command, but a NoneType",
     "Call('nothing')":

@@ -81,7 +81,8 @@ def _reason(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - the error's own code
         return ""
-    return visible(" ".join(text.split())[:LONGEST])
+    # No half characters, which a header cannot hold.
+    return visible(" ".join(text.split())[:LONGEST]).encode("utf-8", "backslashreplace").decode()
 
 
 def _traceback(error: BaseException) -> str:
