@@ -1,4 +1,7 @@
-"""The long run: ``python -m tests.fuzz --cases N --seed S``. The exit status is 0 when all is as it must be, else 1."""
+"""The long run: ``python -m tests.fuzz --cases N --seed S``.
+
+The exit status is 0 when all is as it must be, else 1; then the smallest case is shown.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ import sys
 import time
 import traceback
 
-from tests.fuzz.targets import TARGETS
 from tests.fuzz.target import PATIENCE, run
+from tests.fuzz.targets import TARGETS
 
 
 def main() -> int:
     """Run the targets as the command line says; return the exit status."""
     made = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    made.add_argument("--cases", type=int, default=100_000, help="how many of all targets together (default: 100000)")
+    made.add_argument("--cases", type=int, default=100_000, help="how many, of all targets (default: 100000)")
     made.add_argument("--seed", type=int, default=int(time.time()), help="decides on all (default: the time)")
     made.add_argument("--only", default="", metavar="NAME", help="targets with this in their names")
     options = made.parse_args()

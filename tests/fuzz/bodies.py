@@ -1,7 +1,8 @@
-"""Bodies of messages: JSON with jsonpickle's tags in all places, PyBit's own with anything in them, and no JSON."""
+"""Bodies of messages: JSON with jsonpickle's tags anywhere, PyBit's own with anything in them, and no JSON."""
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from tests.fuzz.texts import CANARY, is_harmless, texts, utf8
 CAPTURES = Path(__file__).parent.parent / "captures"
 REAL = [path.read_bytes() for path in sorted(CAPTURES.glob("*_request*.json")) if "properties" not in path.name]
 KEYS = [
-    "py/object", "py/id", "py/reduce", "py/function", "py/type", "py/repr", "py/tuple", "py/set", "py/state", "py/ref",
-    "py/newargs", "py/newargsex", "py/initargs", "py/seq", "py/iterator", "py/bytes", "py/b64", "json://x", "py/", "py",
-    "default_factory", "__class__", "__dict__", "__init__", "toJson", "id", "name", "job", "packageinstance", "uri",
-    "transport", "package", "version", "arch", "suite", "distribution", "format", "web_host", "buildclient",
+    "py/object", "py/id", "py/reduce", "py/function", "py/type", "py/repr", "py/tuple", "py/set", "py/state",
+    "py/ref", "py/newargs", "py/newargsex", "py/initargs", "py/seq", "py/iterator", "py/bytes", "py/b64",
+    "json://x", "py/", "py", "default_factory", "__class__", "__dict__", "__init__", "toJson", "id", "name",
+    "job", "packageinstance", "uri", "transport", "package", "version", "arch", "suite", "distribution", "format",
+    "web_host", "buildclient",
 ]
 VALUES = [
     *models.MODELS, "os.system", "posix.system", "builtins.eval", "subprocess.Popen", "collections.defaultdict",
-    f"touch {CANARY}", {"py/function": "os.system"}, {"py/tuple": [f"touch {CANARY}"]}, [{"py/type": "os.system"}],
-    {"py/id": 1}, {"py/id": 0}, {"py/id": 99}, {"py/object": "os.system"}, -1, 0, 1, 2**70, 1.5, True, None, "", [], {},
+    f"touch {CANARY}", {"py/function": "os.system"}, {"py/tuple": [f"touch {CANARY}"]},
+    [{"py/type": "os.system"}], {"py/id": 1}, {"py/id": 0}, {"py/id": 99}, {"py/object": "os.system"}, -1, 0, 1,
+    2**70, 1.5, True, None, "", [], {},
 ]
 leaves = st.one_of(st.sampled_from(VALUES), texts, st.integers(), st.floats(), st.none(), st.booleans())
 keys = st.one_of(st.sampled_from(KEYS), texts)
@@ -45,7 +48,7 @@ def _changed(draw: st.DrawFn) -> Any:
             if not inside or draw(st.integers(0, 3)) == 0:
                 break
             node = draw(st.sampled_from(inside))
-        node[draw(st.one_of(st.sampled_from(list(node)), keys) if node else keys)] = draw(trees)
+        node[draw(st.one_of(st.sampled_from(list(node)), keys) if node else keys)] = copy.deepcopy(draw(trees))
     return plain
 
 
@@ -61,13 +64,14 @@ def bodies(draw: st.DrawFn) -> bytes:
         pieces = ["", text[at:end] * 2, '"py/object":"x",', "\\u0070", '"', "{", "1" * 5000]
         text = text[:at] + draw(st.sampled_from(pieces)) + text[end:]
     if kind == 2:
-        text = text.replace("py/", draw(st.sampled_from(["\\u0070y/", "p\\u0079/", "py\\/", "\\u0070\\u0079\\u002F"])))
+        spelled = ["\\u0070y/", "p\\u0079/", "py\\/", "\\u0070\\u0079\\u002F"]
+        text = text.replace("py/", draw(st.sampled_from(spelled)))
     encoding = draw(st.sampled_from(["utf-8"] * 6 + ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"]))
     return text.encode(encoding, "surrogatepass")
 
 
 def _parsed(body: bytes) -> tuple[Any, list[str]]:
-    """Return what json.loads makes of a body, and all keys, those too that another one hides. Errors: ValueError."""
+    """Return what json.loads makes of a body, and all keys, also those that are hidden. Errors: ValueError."""
     found: list[str] = []
 
     def take(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -118,7 +122,8 @@ def check(body: bytes) -> None:
     assert set(tagged) <= {"py/object", "py/id"} and plain == parsed
     assert len(found) == len(_keys(parsed)), "a hidden key"
     restored = decode.decode(body)
-    assert _all(restored) <= {*models.MODELS.values(), dict, list, str, int, float, bool, type(None)}, _all(restored)
+    types = _all(restored)
+    assert types <= {*models.MODELS.values(), dict, list, str, int, float, bool, type(None)}, types
     facts = decode.facts(plain)
     try:
         request = decode.build_request(body)

@@ -17,10 +17,12 @@ from rbit.broker.properties import plain
 from rbit.message import Properties
 from tests.fuzz.target import Target
 
-NAMES = [*(name.encode() for name in sorted(envelope.DEATHS | envelope.COUNTED)), b"CC", b"BCC",
-         *(envelope.PREFIX.encode() + name for name in (
-             b"job", b"lease", b"attempt", b"copy", b"kept", b"left-out", b"local", b"why", b"status", b"exit-status",
-             b"failed-at", b"unknown"))]
+NAMES = [
+    *(name.encode() for name in sorted(envelope.DEATHS | envelope.COUNTED)), b"CC", b"BCC",
+    *(envelope.PREFIX.encode() + name for name in (
+        b"job", b"lease", b"attempt", b"copy", b"kept", b"left-out", b"local", b"why", b"status", b"exit-status",
+        b"failed-at", b"unknown")),
+]
 TOKEN, COPY_NAME = "0" * 32, "1" * 16
 
 
@@ -134,7 +136,8 @@ def check(encoded: bytes) -> None:
         came = _decode(_encode(copied))
         assert envelope.tag_of(came).job == TOKEN
         if own <= {envelope.LOCAL}:
-            assert _ordered(envelope.original(came)) == _ordered(replace(envelope.original(properties), user_id=None))
+            sent = replace(envelope.original(properties), user_id=None)
+            assert _ordered(envelope.original(came)) == _ordered(sent)
             assert envelope.Identity.of("q", came, b"body") == known
     again = _decode(_encode(envelope.anew(properties, 2, 1.5)))
     assert (envelope.tag_of(again).attempt, again.expiration, again.user_id) == (2, "1500", None)

@@ -18,7 +18,9 @@ from tests.fuzz.texts import texts
 
 DAY = "2020-01-01"  # long ago
 names = st.one_of(texts, st.sampled_from(["outside", DAY, "q", "message-1.log", "_..", "job-1"]))
-KINDS = ("nothing", "folder", "file", "link to outside", "link to a file", "link to nothing", "link to itself", "fifo")
+KINDS = (
+    "nothing", "folder", "file", "link to outside", "link to a file", "link to nothing", "link to itself", "fifo",
+)
 
 
 def check_component(pair: tuple[str, str]) -> None:

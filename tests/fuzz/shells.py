@@ -21,10 +21,11 @@ from tests.fuzz.texts import CANARY, texts, utf8
 NAMES = tuple(template.PLACEHOLDERS)
 # No lone parenthesis: a function that calls itself would fork without end.
 TOKENS = [
-    "%ID", "%ID", "%URI", "%QUEUE", "%%", "%", "%XY", "'", "'", '"', '"', "$(", ")", "`", "\\", "${x:-", "${x#", "}", "$((",
-    "))", "eval ", "sh ", " -c ", "echo ", "printf ", "case a in a) ", ";; esac", "{ ", "; }", "cat <<E\n", "\nE\n",
-    "<<'E'\n", "| sh", "&&", "\n", " ", " ", " # ", "$'", "$", "for i in a; do ", "done", "[[ ", "x=", "exec ", "trap ",
-    "command ", "env ", "xargs ", "awk ", "sed ", "test ", "read ", ".", ":", "a", "-", "=", "*", "~", "\t", "\x1b", "ü",
+    "%ID", "%ID", "%URI", "%QUEUE", "%%", "%", "%XY", "'", "'", '"', '"', "$(", ")", "`", "\\", "${x:-", "${x#",
+    "}", "$((", "))", "eval ", "sh ", " -c ", "echo ", "printf ", "case a in a) ", ";; esac", "{ ", "; }",
+    "cat <<E\n", "\nE\n", "<<'E'\n", "| sh", "&&", "\n", " ", " ", " # ", "$'", "$", "for i in a; do ", "done",
+    "[[ ", "x=", "exec ", "trap ", "command ", "env ", "xargs ", "awk ", "sed ", "test ", "read ", ".", ":", "a",
+    "-", "=", "*", "~", "\t", "\x1b", "ü",
 ]
 commands = st.one_of(
     st.lists(st.sampled_from(TOKENS), min_size=1, max_size=14).map("".join), texts,
@@ -32,10 +33,12 @@ commands = st.one_of(
 )
 # Places that keep a value as it is, each a word of the probe: {} stands for the placeholder.
 PLACES = [
-    "{}", '"{}"', "'{}'", "a{}b", "'a'{}\"b\"", '"$(printf %%s. {})"', "${{unset:-{}}}", '"${{unset:-{}}}"', "./{}", "\\{}",
-    "\"`printf '%%s.' {}`\"", '"$(cat <<E\n{}.\nE\n)"',
+    "{}", '"{}"', "'{}'", "a{}b", "'a'{}\"b\"", '"$(printf %%s. {})"', "${{unset:-{}}}", '"${{unset:-{}}}"',
+    "./{}", "\\{}", "\"`printf '%%s.' {}`\"", '"$(cat <<E\n{}.\nE\n)"',
 ]
-GIVES = ["{}", "{}", "{}", "a{}b", "a{}b", "{}.", "{}", "{}", "./{}", "{}", "{}.", "{}."]
+GIVES = [
+    "{}", "{}", "{}", "a{}b", "a{}b", "{}.", "{}", "{}", "./{}", "{}", "{}.", "{}.",
+]
 PROBE = "#!/bin/sh\nprintf '%s\\0' \"$@\" >>\"$PROBED\"\n"
 
 
@@ -103,8 +106,8 @@ def _run(text: str, environment: dict[str, str], arguments: str) -> list[bytes]:
         (folder / "probe").chmod(0o755)
         variables = {**environment, "PATH": f"{folder}:{os.environ['PATH']}", "PROBED": str(folder / "probed")}
         ran = subprocess.run(
-            ["/bin/sh", "-c", text], cwd=work, env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=30,
-            check=False,
+            ["/bin/sh", "-c", text], cwd=work, env=variables, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=30, check=False,
         )
         made_files = os.listdir(work)
         assert made_files == [], f"{arguments}: {text!r} made {made_files}; {ran.stderr!r}"
@@ -151,7 +154,8 @@ VALUES = st.fixed_dictionaries({name: texts for name in NAMES if name != "JOB"})
 TARGETS = [
     Target("templates of commands", commands, check_template, 120),
     Target("values for commands", st.tuples(
-        st.one_of(commands.filter(_is_ini), st.just("probe %ID")), VALUES, st.dictionaries(utf8.filter(bool), utf8.filter(_is_ini), max_size=2),
+        st.one_of(commands.filter(_is_ini), st.just("probe %ID")), VALUES,
+        st.dictionaries(utf8.filter(bool), utf8.filter(_is_ini), max_size=2),
     ), check_values, 60),
     Target("values in a real shell", st.tuples(
         st.lists(st.integers(0, len(PLACES) - 1), min_size=1, max_size=4), values, values), check_arrival, 15),

@@ -1,4 +1,4 @@
-"""What jobs print and report, and statuses from the broker: through real pipes and sockets, to the log and the bodies."""
+"""What jobs print and report, through real pipes and sockets to the log; and statuses from the broker."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def check_lines(case: tuple[list[bytes], bool]) -> None:
 
 
 def check_report(case: tuple[str, str | None, list[tuple[str, str]], list[str], str, int]) -> None:
-    """Whatever a job says, each line of the log and of its own log is harmless, and each update is as it was said."""
+    """Whatever a job says, each line of the logs is harmless, and each update is as it was said."""
     queue, message_id, said, printed, why, number = case
     unused: Any = None
     properties = Properties(message_id=message_id)
@@ -136,13 +136,13 @@ def check_report(case: tuple[str, str | None, list[tuple[str, str]], list[str], 
     for record in records.records:
         text = record.getMessage()
         assert is_harmless(text), text
-        first, *more = text.split("\n")
+        _, *more = text.split("\n")
         assert all(line.startswith("    ") for line in more) or record.name == "rbit.output", text
         [line] = form.format(record).split("\n")
         json.loads(line, parse_constant=_no_constant).get("message")
         assert line.isascii()
     assert is_harmless(written), written
-    head, _, entries = written.partition("\n\n")
+    _, _, entries = written.partition("\n\n")
     assert all(line[:1] == " " or line[:2] == "20" for line in entries.splitlines()), entries
     accepted = [(name, visible(text)) for name, text in said if name.isprintable() and len(name) <= 255]
     assert [(update.status, update.message) for update in feed.published] == accepted
@@ -243,15 +243,20 @@ def check_update(body: bytes) -> None:
 
 
 pieces = st.lists(st.one_of(
-    st.binary(max_size=40), st.sampled_from([b"\n", b"\r\n", b"a" * (LONGEST_LINE - 1), "ü".encode() * 9000, b"\xff", b"\x1b"]),
+    st.binary(max_size=40),
+    st.sampled_from([b"\n", b"\r\n", b"a" * (LONGEST_LINE - 1), "ü".encode() * 9000, b"\xff", b"\x1b"]),
 ), max_size=5)
-objects = st.one_of(texts, st.integers(), st.none(), st.builds(_Mute), st.just("ü" * 20_000), st.just("\x01" * 70_000))
+objects = st.one_of(
+    texts, st.integers(), st.none(), st.builds(_Mute), st.just("ü" * 20_000), st.just("\x01" * 70_000),
+)
+lines = texts.map(lambda text: text.replace("\n", ""))
+queues = utf8.filter(lambda name: name.isprintable() and 0 < len(name.encode()) < 256)
 TARGETS = [
     Target("texts that are shown", texts, check_texts, 60),
     Target("lines of output", st.tuples(pieces, st.booleans()), check_lines, 40),
     Target("reports of jobs", st.tuples(
-        utf8.filter(lambda name: name.isprintable() and 0 < len(name.encode()) < 256), st.one_of(st.none(), utf8),
-        st.lists(st.tuples(names, utf8), max_size=4), st.lists(texts.map(lambda text: text.replace("\n", "")), max_size=3), texts, st.integers(1, 10**6),
+        queues, st.one_of(st.none(), utf8), st.lists(st.tuples(names, utf8), max_size=4),
+        st.lists(lines, max_size=3), texts, st.integers(1, 10**6),
     ), check_report, 40),
     Target("lines of statuses", texts, check_status_line, 20),
     Target("statuses of Python jobs", st.tuples(objects, objects), check_worker, 30),

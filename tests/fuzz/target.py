@@ -32,7 +32,7 @@ class Target:
 
 
 def run(target: Target, cases: int, seed: int | None, patience: float | None = None) -> int:
-    """Try cases; return how many there were, fewer if there are no others. Raises what the smallest bad one raises.
+    """Try cases; return how many there were, fewer if there are no others. Raises what the smallest bad one does.
 
     Arguments:
         target: what.
