@@ -100,8 +100,8 @@ class HostilePropertiesTest(BrokerCase):
     def test_job_gets_long_numbers_as_such_and_loads_no_pika_for_them(self) -> None:
         queue = self.queue_name()
         self.publish(queue, "a", headers={"large": 1 << 40, "list": [1 << 41]})
-        job = "import sys\n\ndef job(message, set_status, settings):\n    " \
-            "print(message.headers, type(message.headers['large']), 'pika' in sys.modules)\n"
+        shown = "message.headers, type(message.headers['large']), 'pika' in sys.modules"
+        job = f"import sys\n\ndef job(message, set_status, settings):\n    print({shown})\n"
         rbit = self.rbit(self.ini({queue: {"runner": "python!jobs:job"}}), "--once", files={"jobs.py": job})
         self.assertEqual(rbit.wait(), 0, rbit.output)
         expected = {"large": 1 << 40, "list": [1 << 41]}

@@ -217,7 +217,6 @@ class UpdatesTest(unittest.TestCase):
 
 class ParseTest(unittest.TestCase):
     def test_status_that_no_client_has_published_is_refused(self) -> None:
-        """Found by fuzzing: PyBit was never told anything again, for each of these came again and again."""
         good = asdict(Update(1, "q", "bob-villa", "Done", "why", 5.0, 1, True))
         self.assertEqual(parse(json.dumps(good).encode()), Update(**good))
         self.assertEqual(parse(json.dumps({**good, "job": None, "time": 5}).encode()).job, None)
