@@ -20,15 +20,15 @@ REAL = [path.read_bytes() for path in sorted(CAPTURES.glob("*_request*.json")) i
 KEYS = [
     "py/object", "py/id", "py/reduce", "py/function", "py/type", "py/repr", "py/tuple", "py/set", "py/state",
     "py/ref", "py/newargs", "py/newargsex", "py/initargs", "py/seq", "py/iterator", "py/bytes", "py/b64",
-    "json://x", "py/", "py", "default_factory", "__class__", "__dict__", "__init__", "toJson", "id", "name",
-    "job", "packageinstance", "uri", "transport", "package", "version", "arch", "suite", "distribution", "format",
-    "web_host", "buildclient",
+    "json://x", "py/\n", 'py/"x', "json://\\", "py/", "py", "default_factory", "__class__", "__dict__",
+    "__init__", "toJson", "id", "name", "job", "packageinstance", "uri", "transport", "package", "version",
+    "arch", "suite", "distribution", "format", "web_host", "buildclient",
 ]
 VALUES = [
     *models.MODELS, "os.system", "posix.system", "builtins.eval", "subprocess.Popen", "collections.defaultdict",
     f"touch {CANARY}", {"py/function": "os.system"}, {"py/tuple": [f"touch {CANARY}"]},
-    [{"py/type": "os.system"}], {"py/id": 1}, {"py/id": 0}, {"py/id": 99}, {"py/object": "os.system"}, -1, 0, 1,
-    2**70, 1.5, True, None, "", [], {},
+    [{"py/type": "os.system"}], {"py/id": 1}, {"py/id": 0}, {"py/id": 99}, {"py/object": "os.system"}, "py/\n",
+    'py/"x":', -1, 0, 1, 2**70, 1.5, True, None, "", [], {},
 ]
 leaves = st.one_of(st.sampled_from(VALUES), texts, st.integers(), st.floats(), st.none(), st.booleans())
 keys = st.one_of(st.sampled_from(KEYS), texts)

@@ -17,12 +17,10 @@ from rbit.broker.properties import plain
 from rbit.message import Properties
 from tests.fuzz.target import Target
 
-NAMES = [
-    *(name.encode() for name in sorted(envelope.DEATHS | envelope.COUNTED)), b"CC", b"BCC",
-    *(envelope.PREFIX.encode() + name for name in (
-        b"job", b"lease", b"attempt", b"copy", b"kept", b"left-out", b"local", b"why", b"status", b"exit-status",
-        b"failed-at", b"unknown")),
-]
+OWN = "job lease attempt copy kept left-out local why status exit-status failed-at unknown".split()
+NAMES = [name.encode() for name in (
+    "CC", "BCC", *sorted(envelope.DEATHS | envelope.COUNTED), *(envelope.PREFIX + name for name in OWN),
+)]
 TOKEN, COPY_NAME = "0" * 32, "1" * 16
 
 
@@ -141,7 +139,7 @@ def check(encoded: bytes) -> None:
             assert envelope.Identity.of("q", came, b"body") == known
     again = _decode(_encode(envelope.anew(properties, 2, 1.5)))
     assert (envelope.tag_of(again).attempt, again.expiration, again.user_id) == (2, "1500", None)
-    assert not envelope.HARMFUL_HEADERS & set(again.headers or {})
+    assert not {"CC", "BCC", "x-death"} & set(again.headers or {})
     _encode(envelope.put_anew(properties))
     fit, left_out = envelope.fitted(lease, lambda some: 200 - len(repr(some.headers)))
     assert isinstance(left_out, str) and isinstance((fit.headers or {}).get(envelope.LEFT_OUT, ""), str)
@@ -150,4 +148,4 @@ def check(encoded: bytes) -> None:
         assert line.isprintable(), line
 
 
-TARGETS = [Target("properties and headers", on_the_wire(), check, 150)]
+TARGETS = [Target("properties and headers", on_the_wire(), check, 100)]
