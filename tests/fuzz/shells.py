@@ -18,6 +18,7 @@ from rbit.runners import Command, RunnerSettings
 from tests.fuzz.target import Target
 from tests.fuzz.texts import CANARY, texts, utf8
 
+PATIENCE = 300.0  # seconds, however busy the machine is
 NAMES = tuple(template.PLACEHOLDERS)
 # No lone parenthesis: a function that calls itself would fork without end.
 TOKENS = [
@@ -107,7 +108,7 @@ def _run(text: str, environment: dict[str, str], arguments: str) -> list[bytes]:
         variables = {**environment, "PATH": f"{folder}:{os.environ['PATH']}", "PROBED": str(folder / "probed")}
         ran = subprocess.run(
             ["/bin/sh", "-c", text], cwd=work, env=variables, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=30, check=False,
+            timeout=PATIENCE, check=False,
         )
         made_files = os.listdir(work)
         assert made_files == [], f"{arguments}: {text!r} made {made_files}; {ran.stderr!r}"
