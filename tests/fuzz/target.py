@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, strategies
 
-PATIENCE = 20.0  # seconds of the processor; thousands of times what a case takes, so what needs more grows out of all bounds
+PATIENCE = 20.0  # seconds of the processor, thousands of times what a case takes: it grows out of all bounds
 
 
 @dataclass(frozen=True)
