@@ -5,12 +5,15 @@
 #                         and fail with CI=true
 #   make faults           a client, worker or broker killed every few seconds, and a ledger of all jobs: 20 minutes, or
 #                         MINUTES=5 SEED=1 CLUSTER=--cluster; see docs/faults.rst
+#   make fuzz             100,000 cases made at random of all that strangers and users write: 15 minutes, or CASES=5000
+#                         SEED=1
 #   make setup            what all of them need
 #   make clean            removes what these made, the virtual environment too
 #   PYTHON=python3.12     the Python to use, 3.10 or later
 
 PYTHON ?= python3
 MINUTES ?= 20
+CASES ?= 100000
 VENV := .venv
 LOG := build/setup.log
 STAMP := $(VENV)/.rbit-$(subst /,_,$(PYTHON))
@@ -19,7 +22,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 .ONESHELL:
 .SILENT:
-.PHONY: demo test faults setup broker clean
+.PHONY: demo test faults fuzz setup broker clean
 
 demo: setup
 	$(VENV)/bin/python examples/demo.py
@@ -29,6 +32,9 @@ test: setup
 
 faults: setup
 	$(VENV)/bin/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(CLUSTER)
+
+fuzz: $(STAMP)
+	$(VENV)/bin/python -m tests.fuzz --cases $(CASES) $(if $(SEED),--seed $(SEED))
 
 setup: $(STAMP) broker
 

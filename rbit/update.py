@@ -6,6 +6,7 @@ Knows nothing of how it is published or read. Used in the client and by ``rbit-s
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ EXCHANGE = "rbit.status"  # durable, of type topic
 # removes; see https://www.rabbitmq.com/docs/sender-selected.
 OWN_KEY = "to."
 OWN_QUEUE = "rbit.status."
+LATEST = 1e12  # seconds since 1970
+HALVES = re.compile("[\\ud800-\\udfff]")
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,15 @@ def parse(body: bytes) -> Update:
         update = Update(**{name: plain[name] for name in Update.__dataclass_fields__})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BodyRefused(f"no status of a client: {error!r}") from error
-    texts = (update.queue, update.client, update.status, update.message)
-    numbers = (update.time, update.attempt)
-    number = update.job is None or type(update.job) is int
-    if not number or not all(isinstance(text, str) for text in texts) or not all(
-        isinstance(value, (int, float)) for value in numbers
-    ):
+    # Types are compared exactly: a bool is no number here.
+    kinds = update.job is None or type(update.job) is int, type(update.attempt) is int, type(update.final) is bool
+    moment = type(update.time) in (int, float) and abs(update.time) < LATEST  # which NaN is not
+    texts = all(map(_is_text, (update.queue, update.client, update.status))) and isinstance(update.message, str)
+    if not all(kinds) or not moment or not texts:
         raise BodyRefused("no status of a client: a value is of another type")
     return update
+
+
+def _is_text(value: object) -> bool:
+    # JSON can spell half a character, which nothing else can.
+    return isinstance(value, str) and not HALVES.search(value)

@@ -206,9 +206,9 @@ class MistakesTest(ConfigCase):
                 text = MINIMAL.replace("runner = python!a:b", line)
                 self.assert_mistake(text, f"[runner:q] runner: {mistake}")
 
-    def test_unsafe_jsonpickle_is_for_python_runners_only(self) -> None:
+    def test_unsafe_jsonpickle_is_for_no_shell_runner(self) -> None:
         text = with_lines("runner:q", "unsafe_jsonpickle = yes").replace("python!a:b", "shell!true")
-        mistake = "[runner:q] unsafe_jsonpickle: expected no, for only a python! runner decodes"
+        mistake = "[runner:q] unsafe_jsonpickle: expected no, for a shell! runner decodes nothing"
         self.assert_mistake(text, mistake)
         self.assertFalse(self.read(text.replace("= yes", "= no")).runners[0].unsafe_jsonpickle)
 

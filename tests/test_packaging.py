@@ -74,11 +74,13 @@ class PackagesTest(unittest.TestCase):
         self.assertNotIn("pybit", names)
         self.assertLessEqual({"examples", "json", "test"}, set(self.metadata.get_all("Provides-Extra", [])))
 
-    def test_the_commands_are_functions_of_the_cli(self) -> None:
+    def test_the_commands_are_functions_of_the_cli_and_the_processors_classes_of_runners(self) -> None:
         points = configparser.ConfigParser()
         points.read_string(self.entry("entry_points.txt"))
         commands = {"rbit": "rbit.cli:main", "rbit-submit": "rbit.cli:submit"}
         self.assertEqual(dict(points["console_scripts"]), commands)
+        own = {"python": "rbit.runners.python:PythonRunner", "shell": "rbit.runners.shell:ShellRunner"}
+        self.assertEqual(dict(points["rbit.runners"]), own)
 
     def test_the_wheel_holds_every_module_of_rbit_and_nothing_else(self) -> None:
         installed = {name for name in self.wheel.namelist() if ".dist-info/" not in name}
@@ -88,7 +90,7 @@ class PackagesTest(unittest.TestCase):
     def test_the_source_distribution_holds_what_the_checks_need(self) -> None:
         wanted = {
             ".ci/run", "CHANGES.rst", "LICENSE.txt", "Makefile", "README.rst", "docs/design.rst",
-            "docs/tutorial.rst",
+            "docs/processors.rst", "docs/tutorial.rst",
             "examples/demo.py", "examples/module.html", "examples/supervisor/rbit.conf",
             "examples/systemd/rbit@.service", "pyproject.toml", "rbit.ini.example", "setup.py",
             "tests/__init__.py", "tests/captures/build_request.json", "tests/support/node.py",

@@ -49,6 +49,7 @@ class OrderTest(PumpCase):
             b"", b"\xff\x00", b"null", b"[]", b"{}", b"[" * 100_000, b'{"job": 1, "status": "Done"}',
             *(json.dumps(whole | {key: value}).encode() for key, value in (
                 ("job", "1"), ("job", True), ("job", 1.5), ("status", None), ("status", ["Done"]), ("time", "x"),
+                ("time", 10**400), ("time", float("nan")), ("status", "\ud800"), ("final", 1),
             )),
         ]
         for body in junk:

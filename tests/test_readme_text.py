@@ -15,8 +15,14 @@ import unittest
 from pathlib import Path
 
 from rbit import errors, message, template
-from tests import test_default_queue, test_readme, test_tls, test_tutorial  # noqa: F401 - they cover examples
-from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ROOT, TUTORIAL, commands, example
+from tests import (  # noqa: F401 - they cover examples
+    test_default_queue,
+    test_processors,
+    test_readme,
+    test_tls,
+    test_tutorial,
+)
+from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ROOT, TEXTS, TUTORIAL, commands, example
 
 
 def sentences(text: str) -> set[str]:
@@ -32,7 +38,7 @@ class TextTest(unittest.TestCase):
 
     def test_only_what_a_command_prints_is_wider_than_120_columns(self) -> None:
         literal = {line.strip() for block in BLOCKS.values() for line in block.splitlines()}
-        long = [line for line in (README + TUTORIAL).splitlines() if len(line) > 120]
+        long = [line for line in "".join(TEXTS).splitlines() if len(line) > 120]
         self.assertEqual([line for line in long if line.strip() not in literal], [])
 
     def test_no_sentence_of_the_readme_is_in_the_tutorial(self) -> None:

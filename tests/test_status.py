@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import unittest
 from collections.abc import Callable
+from dataclasses import asdict
 from unittest import mock
 
+from rbit.errors import BodyRefused
 from rbit.status import LARGEST_LANE, LEAST, Updates
 from rbit.update import Update, parse
 
@@ -210,6 +213,20 @@ class UpdatesTest(unittest.TestCase):
             "WARNING:rbit.status:a job: PyBit has no status 'Frobnicating'; it is passed on as it is",
             "INFO:rbit.status:a job: Frobnicating",
         ])
+
+
+class ParseTest(unittest.TestCase):
+    def test_status_that_no_client_has_published_is_refused(self) -> None:
+        good = asdict(Update(1, "q", "bob-villa", "Done", "why", 5.0, 1, True))
+        self.assertEqual(parse(json.dumps(good).encode()), Update(**good))
+        self.assertEqual(parse(json.dumps({**good, "job": None, "time": 5}).encode()).job, None)
+        for field, value in (
+            ("time", 10**400), ("time", float("nan")), ("time", float("inf")), ("time", True), ("time", "5"),
+            ("attempt", True), ("attempt", 1.5), ("final", 1), ("final", []), ("job", {}), ("job", False),
+            ("status", "\ud800"), ("queue", "a\udfff"), ("client", "\ud800"), ("status", None), ("message", 1),
+        ):
+            with self.subTest(field=field, value=value), self.assertRaisesRegex(BodyRefused, "another type"):
+                parse(json.dumps({**good, field: value}).encode())
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 pika decodes them deep inside a call, and what it raises there (for a time after the year 9999, or a table
 nested too deep) ends the connection; the message would come again and do the same, for ever. It also cuts
-the fraction off a header's number, and cannot encode one. So pika is given functions of ours for these
-values, and properties that hold on to what could be read.
+the fraction off a header's number, and cannot encode one, nor a decimal number as it came. So pika is given
+functions of ours for these values, and properties that hold on to what could be read.
 """
 
 from __future__ import annotations
 
 import logging
 import struct
+from decimal import Decimal
 from typing import Any
 
 import pika
@@ -34,8 +35,10 @@ def decode_value(encoded: bytes, offset: int) -> tuple[Any, int]:
     if kind == b"d":
         return struct.unpack_from(">d", encoded, offset + 1)[0], offset + 9
     try:
-        value: tuple[Any, int] = _pikas_decode_value(encoded, offset)
-        return value
+        value, end = _pikas_decode_value(encoded, offset)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = int(value)  # pika has a type of its own for long ones, and a worker has no pika
+        return value, end
     except (ValueError, OverflowError, OSError):
         if kind != b"T":
             raise
@@ -48,6 +51,11 @@ def encode_value(pieces: list[bytes], value: Any) -> int:
     if isinstance(value, float):
         pieces.append(struct.pack(">cd", b"d", value))
         return 9
+    if isinstance(value, Decimal):
+        sign, digits, exponent = value.as_tuple()
+        number = int("".join(map(str, digits)))
+        pieces.append(struct.pack(">cBi", b"D", -int(exponent), -number if sign else number))
+        return 6
     length: int = _pikas_encode_value(pieces, value)
     return length
 

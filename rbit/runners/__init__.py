@@ -2,26 +2,22 @@
 
 A runner only says what to run: a ``Call`` of a Python function or a ``Command``. It starts nothing and
 knows nothing of queues, slots or statuses. Used in the client.
+
+Processors are registered by their distributions, see docs/processors.rst, which describes for their authors what
+they import from here: Call, Command, Facts, Message, Runner and RunnerSettings.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
-
 from rbit.config import RunnerSettings
+from rbit.decode import Facts
 from rbit.errors import ConfigError
+from rbit.message import Message
+from rbit.runners import processors
 from rbit.runners.base import Call, Command, Runner
-from rbit.runners.python import PythonRunner
-from rbit.runners.shell import ShellRunner
+from rbit.runners.guard import Guard
 
-__all__ = ["PROCESSORS", "Call", "Command", "Runner", "make", "mistakes"]
-
-# The part before the first "!" of a runner, and what makes a runner of the part behind it.
-PROCESSORS: Mapping[str, Callable[[str, RunnerSettings], Runner]] = {
-    "python": PythonRunner,
-    "shell": ShellRunner,
-}
+__all__ = ["Call", "Command", "Facts", "Message", "Runner", "RunnerSettings", "make", "mistakes"]
 
 
 def make(section: RunnerSettings) -> Runner:
@@ -29,15 +25,9 @@ def make(section: RunnerSettings) -> Runner:
 
     Errors: ConfigError with every mistake in the section's ``runner`` and settings.
     """
-    processor, mark, rest = section.runner.partition("!")
-    if not mark or processor not in PROCESSORS:
-        known = ", ".join(f"{name}!..." for name in sorted(PROCESSORS))
-        near = difflib.get_close_matches(processor, PROCESSORS, 1)
-        hint = f"; did you mean {near[0]}!?" if mark and near else ""
-        raise ConfigError([f"expected one of {known}, got {section.runner!r}{hint}"])
-    runner = PROCESSORS[processor](rest, section)
+    runner = Guard(*processors.load(section.runner), section)
     if runner.mistakes:
-        raise ConfigError(list(runner.mistakes))
+        raise ConfigError(runner.mistakes)
     return runner
 
 

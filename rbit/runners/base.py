@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from rbit.decode import Facts
 from rbit.message import Message
+
+NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+TARGET = re.compile(rf"{NAME}:{NAME}")  # of a call
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,12 @@ class Command:
     """A program to be started for one job, with the body on its standard input.
 
     Attributes:
-        arguments: the path of the program and its arguments.
-        environment: variables added to rbit's own.
+        arguments: the whole path of the program, and its arguments.
+        environment: variables added to rbit's own; ``RBIT_STATUS_FD`` is added by itself.
     """
 
     arguments: Sequence[str]
-    environment: Mapping[str, str] = field(repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Runner(Protocol):
@@ -49,13 +53,14 @@ class Runner(Protocol):
     def warnings(self) -> Sequence[str]: ...
 
     def prepare(self, message: Message, facts: Facts | None) -> Call | Command:
-        """Returns what to run for a message.
+        """Returns what to run for a message. Called in the threads of the slots, in several at once.
 
         Arguments:
             message: the message.
             facts: the names in its build request; None when it holds none.
 
-        Errors: RbitError when this message cannot be run; its job is Failed with that reason.
+        Errors: rbit.Failed or rbit.Blocked, with the reason, when this message cannot be run, or not now. With
+        anything else its job is Failed, and the log has the traceback.
         """
 
     def probe(self) -> Sequence[str] | None:

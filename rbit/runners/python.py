@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from rbit import start
 from rbit.config import RunnerSettings
 from rbit.decode import Facts
 from rbit.message import Message
-from rbit.runners.base import Call
-
-NAME = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
-TARGET = re.compile(rf"{NAME}:{NAME}")
+from rbit.runners.base import TARGET, Call
 
 
 class PythonRunner:

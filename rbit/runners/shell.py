@@ -14,7 +14,6 @@ from rbit.message import Message
 from rbit.runners.base import Command
 
 SHELL = "/bin/sh"
-STATUS_FD = 3  # one digit: in a redirection, dash takes no more
 PLAIN_WORD = re.compile(r"[A-Za-z0-9_./+-]+")
 
 
@@ -61,7 +60,6 @@ class ShellRunner:
             if "\0" in value:
                 raise CommandRefused(f"the value of {name} holds a NUL character")
         environment |= self.settings
-        environment["RBIT_STATUS_FD"] = str(STATUS_FD)
         return Command([SHELL, "-c", self.text], environment)
 
     def probe(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The literal blocks of README.rst and of the tutorial by their names, and a test case that runs them.
+"""The literal blocks of README.rst and of what it links to by their names, and a test case that runs them.
 
 A block's name stands in a comment before it: ``.. example: NAME``. It runs in the process that tests.
 """
@@ -22,7 +22,8 @@ from docutils import nodes
 from tests.support.case import BrokerCase
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-README, TUTORIAL = ((ROOT / name).read_text("utf-8") for name in ("README.rst", "docs/tutorial.rst"))
+FILES = ("README.rst", "docs/tutorial.rst", "docs/processors.rst")
+TEXTS = README, TUTORIAL, PROCESSORS = tuple((ROOT / name).read_text("utf-8") for name in FILES)
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 COVERED: set[str] = set()
 
@@ -30,7 +31,7 @@ COVERED: set[str] = set()
 def read() -> tuple[dict[str, str], list[str]]:
     """Return the named literal blocks, and the first lines of those without a name."""
     strict = {"report_level": 2, "halt_level": 2}
-    documents = [docutils.core.publish_doctree(text, settings_overrides=strict) for text in (README, TUTORIAL)]
+    documents = [docutils.core.publish_doctree(text, settings_overrides=strict) for text in TEXTS]
     named: dict[str, str] = {}
     nameless = []
     for block in [block for document in documents for block in document.findall(nodes.literal_block)]:
