@@ -17,7 +17,7 @@ from typing import BinaryIO
 AT_ONCE = 8  # parts
 # The longest first: one to two and a half minutes.
 LETTERS = (
-    "b", "rec", "pu", "p[!u]", "fa[!u]", "submit[._][!fr]", "submit_[fr]", "[ehk]", "j", "su[!b]", "l[ae]", "lo",
+    "b", "rec", "pu", "p[!u]", "fa[!u]", "submit[._][!fr]", "submit_[fr]", "[ehk]", "j", "su[!b]", "l[aei]", "lo",
     "s[ht]", "faults.py", "[adm]", "[cf][!ao]", "[stw][!htu]", "tu", "faults_", "re[ap]", "c[ao]n",
     "[cg][ao][mt]",
 )
