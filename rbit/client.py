@@ -21,6 +21,7 @@ from rbit.crew import Crew
 from rbit.default_queue import DefaultQueue
 from rbit.errors import ConnectionLost
 from rbit.feed import Feed
+from rbit.figures import Figures
 from rbit.front import Front
 from rbit.gate import Gate
 from rbit.intake import Intake
@@ -59,6 +60,9 @@ class Client:
         poll_time: seconds between two polls.
         once: whether to stop when nothing more can run now.
         front: makes a caller of PyBit, which one thread may use; None without ``[pybit]``.
+
+    Attributes:
+        figures: what is to be known of it; any thread may look.
     """
 
     def __init__(
@@ -94,7 +98,9 @@ class Client:
             feed=self._feed, open=self._is_open,
         )
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
-        self._notifier = Notifier(2 * (config.amqp.heartbeat + SILENCE))
+        longest_turn = 2 * (config.amqp.heartbeat + SILENCE)
+        self._notifier = Notifier(longest_turn)
+        self.figures = Figures(queues, longest_turn, self._link, self._crew, self._settlement, pump=self._pump)
         self._obeyed = 0
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done
@@ -123,6 +129,7 @@ class Client:
 
     def turn(self) -> None:
         """Takes one step: obeys signals, settles what ended, takes one message, else waits."""
+        self.figures.turn()
         self._obey()
         if self._link.tend():
             self._presence.begin()
@@ -234,6 +241,7 @@ class Client:
         self._all_good = self._all_good and job.outcome.status in GOOD
         self._rota.ask_again()
         self._settlement.end(job)
+        self.figures.end(job)
         # One that has failed may be put back, and cancelled then.
         if job.fate and job.fate.final and job.fate.status != FAILED and job.updates.job is not None:
             self._cancels.end(job.updates.job)

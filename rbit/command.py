@@ -17,6 +17,7 @@ from rbit.logs import Output, with_fields
 
 if TYPE_CHECKING:
     from rbit.config import Config
+    from rbit.figures import Figures
     from rbit.runners import Runner
     from rbit.web import Web
 
@@ -26,6 +27,7 @@ PROGRAM = "rbit"
 LONGEST = 2_000_000  # seconds, as in the INI file
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 TEXT, JSON = "text", "json"
+NO_METRICS = "[rbit] metrics needs the package prometheus_client: pip install 'rbit[metrics]'"
 NO_JSON = "--log-format json needs the package python-json-logger, 3.1 or later: pip install 'rbit[json]'"
 
 
@@ -108,17 +110,20 @@ def run(options: argparse.Namespace) -> int:
 
     if options.check:
         formatter_of(options.log_format)  # whether there is one
-        return say(check.report(options.config), PROGRAM)
+        return say(check.report(options.config, metrics_of), PROGRAM)
     settings = config.read(options.config, runners.mistakes)
     if options.list_failed is not None:
         return say(failed.Failed(settings, options.list_failed, options.match or "").table(), PROGRAM)
     if options.retry_failed is not None:
         return say(failed.Failed(settings, options.retry_failed, options.match or "").retry(), PROGRAM)
     made = {section.queue: runners.make(section) for section in settings.runners}
+    serve = metrics_of(settings)
     start_logging(settings, options.debug, options.log_format)
     poll_time = options.poll_time or settings.client.polling_time
     announce(settings, made, poll_time)
     client = Client(settings, made, poll_time, options.once, front_of(settings))
+    if serve is not None:
+        serve(client.figures)
     client.run()
     return errors.EXIT_JOBS_FAILED if options.once and not client.all_good else errors.EXIT_OK
 
@@ -130,6 +135,20 @@ def front_of(settings: Config) -> Callable[[], Web] | None:
     from rbit.web import Web  # noqa: PLC0415
 
     return partial(Web, settings.pybit, settings.client.name)
+
+
+def metrics_of(settings: Config) -> Callable[[Figures], None] | None:
+    """Returns what serves a client's figures; None without the key for it. Errors: UsageError without the library.
+
+    What it returns may raise ConfigError and AddressTaken.
+    """
+    if settings.client.metrics is None:
+        return None
+    try:
+        from rbit import metrics  # noqa: PLC0415
+    except ImportError as error:
+        raise errors.UsageError(f"{settings.path}: {NO_METRICS}") from error
+    return partial(metrics.serve, settings.path, settings.client.metrics)
 
 
 def log_too(error: Exception) -> None:

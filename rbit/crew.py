@@ -36,8 +36,13 @@ class Crew:
 
     @property
     def jobs(self) -> list[Job]:
-        """The jobs that are in a slot."""
-        return [slot.job for slot in self._slots if slot.job is not None]
+        """The jobs that are in a slot. Any thread may ask."""
+        return [job for job in [slot.job for slot in self._slots] if job is not None]
+
+    @property
+    def workers_replaced(self) -> int:
+        """How many workers took the place of one that had died, was spoilt, or had run as many jobs as it may."""
+        return sum(slot.workers_replaced for slot in self._slots)
 
     @property
     def has_room(self) -> bool:

@@ -35,6 +35,7 @@ class Leases:
         self, settings: ClientSettings, fates: Fates, publisher: Publisher, done: Callable[[Job, bool], None]
     ) -> None:
         self.at_once = settings.lease_after == 0
+        self.renewed = 0
         self._settings = settings
         self._fates = fates
         self._publisher = publisher
@@ -64,6 +65,7 @@ class Leases:
     def confirmed(self, job: Job) -> None:
         """Notes that the broker has a lease, which is to be fetched now."""
         self.await_(job)
+        self.renewed += job.leases > 1
         now = time.monotonic()
         job.lease_at = now + self._settings.lease_renew
         job.lease_ends = now + self._settings.lease_ttl

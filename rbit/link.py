@@ -28,10 +28,15 @@ class Link:
         amqp: where, and for how many seconds the first connection is tried.
         name: shown in RabbitMQ's list of connections.
         lease_ttl: seconds that a lease lasts.
+
+    Attributes:
+        reconnects: how many connections were made after the first.
     """
 
     def __init__(self, amqp: AmqpSettings, name: str, lease_ttl: float) -> None:
         self.connection: Connection | None = None
+        self.reconnects = 0
+        self._heard_at = time.monotonic()  # of the last connection; before the first one, the start
         self._amqp = amqp
         self._name = name
         self._bell = threading.Event()
@@ -47,6 +52,12 @@ class Link:
         self._lost_at = 0.0  # time.monotonic()
         self._try_at = 0.0
         self._give_up_at: float | None = time.monotonic() + amqp.connect_timeout  # None after the first
+
+    @property
+    def heard_at(self) -> float:
+        """time.monotonic() when something came from the broker last; until then the start. Any thread may ask."""
+        connection = self.connection
+        return self._heard_at if connection is None else connection.heard_at
 
     def tend(self) -> bool:
         """Takes the connection one step on; returns True when a new one has just been made.
@@ -122,6 +133,7 @@ class Link:
     def close(self) -> None:
         """Closes the connection; what is not settled goes back to its queue."""
         if self.connection is not None:
+            self._heard_at = self.connection.heard_at
             self.connection.close()
             self.connection = None
 
@@ -140,6 +152,7 @@ class Link:
             logging.INFO if self._said else logging.DEBUG, "connected %sto RabbitMQ at %s", again, connection.where
         )
         self.connection = connection
+        self.reconnects += self._give_up_at is None
         self._made_at = time.monotonic()
         self._trying = False
         self._refused = False

@@ -41,6 +41,9 @@ class Slot(threading.Thread):
         gate: knows jobs that are not to be run; None: all are run.
         worker_jobs: a worker is replaced after so many; 0: never.
         worker_idle: seconds without a job after which its processes are ended; None: never.
+
+    Attributes:
+        workers_replaced: how many workers took the place of another; not of one that was ended for it was idle.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Slot(threading.Thread):
         self._verdict_lock = threading.Lock()
         self._tree: Tree | None = None
         self._worker: WorkerProcess | None = None
+        self.workers_replaced = 0
+        self._had_worker = False  # since its processes were ended as idle
         self._process: CommandProcess | WorkerProcess | None = None
         self._report: Report | None = None  # of the job that runs
         self._ended: list[str] = []
@@ -120,6 +125,7 @@ class Slot(threading.Thread):
                 return self._jobs.get(timeout=self._worker_idle)
             log.debug("%s: idle for %g s, so its processes are ended", self.name, self._worker_idle)
             self._give_up(self.name)
+            self._had_worker = False
         return self._jobs.get()  # one may have come meanwhile: it gets new processes
 
     def _ring(self) -> None:
@@ -141,7 +147,7 @@ class Slot(threading.Thread):
                 outcome = Outcome(FAILED, str(error))
             finally:
                 self._report = None
-            report.end(outcome)
+            job.seconds = report.end(outcome)
         return outcome
 
     def _attempt(self, job: Job, facts: Facts | None, report: Report) -> Outcome:
@@ -189,6 +195,8 @@ class Slot(threading.Thread):
             if self._worker is None:
                 self._worker = WorkerProcess(self._tree, self._worker_jobs)
                 self._worker.register(self._selector)
+                self.workers_replaced += self._had_worker
+                self._had_worker = True
             process = self._worker
             if job.updates.last != BUILDING:
                 report.set_status(BUILDING)

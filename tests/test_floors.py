@@ -27,8 +27,8 @@ FLOORS = (
     {"gate", "claims", "fate", "default_queue", "pump", "report"},
     {"slot", "leases", "commands"},
     {"settlement", "crew"},
-    {"intake"},
-    {"client", "check", "failed"},
+    {"intake", "figures"},
+    {"client", "check", "failed", "metrics"},
     {"command", "submit"},
     {"cli"},
 )
@@ -36,7 +36,7 @@ FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in flo
 
 # Outside libraries, and the only modules that may load them.
 ONLY = {"pika": {"broker"}, "requests": {"web"}, "urllib3": {"web"}, "psutil": set(), "jsonpickle": {"models"},
-        "pythonjsonlogger": {"jsonlog"}}
+        "pythonjsonlogger": {"jsonlog"}, "prometheus_client": {"metrics"}}
 
 
 def module_of(path: Path) -> str:

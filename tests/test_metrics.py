@@ -1,0 +1,163 @@
+"""The metrics of a client: what is counted, what is shown, and what is not."""
+
+from __future__ import annotations
+
+import unittest
+
+import rbit
+from rbit.figures import BOUNDS, ENDS
+from tests.support.client_case import JOBS
+from tests.support.metrics_case import MetricsCase
+from tests.support.rbit_process import RbitProcess
+
+MORE = JOBS + '''
+class Odd(rbit.Failed):
+    status = "Odd one"
+
+def odd(message, set_status, settings):
+    set_status("Strange", "for once")
+    raise Odd("never heard of")
+
+def dies(message, set_status, settings):
+    os._exit(3)
+
+def uploads(message, set_status, settings):
+    set_status("Uploaded", "elsewhere")
+'''
+# Name, type and labels of what README.rst lists.
+SHOWN = {
+    "rbit_build_info": ("gauge", {"version"}),
+    "rbit_jobs": ("counter", {"queue", "status"}),
+    "rbit_jobs_running": ("gauge", {"queue"}),
+    "rbit_job_duration_seconds": ("histogram", {"queue"}),
+    "rbit_broker_last_answer_age_seconds": ("gauge", set()),
+    "rbit_broker_reconnects": ("counter", set()),
+    "rbit_leases_renewed": ("counter", set()),
+    "rbit_statuses_waiting": ("gauge", {"for"}),
+    "rbit_worker_restarts": ("counter", set()),
+}
+
+
+class MetricsTest(MetricsCase):
+    jobs = MORE
+
+    def run_each(self, **runners: str) -> tuple[RbitProcess, dict[str, str]]:
+        """Have a job of each runner worked off; return rbit, and the queues by the names of the arguments."""
+        queues = {name: self.queue_name(name) for name in runners}
+        sections = {queues[name]: {"runner": target} for name, target in runners.items()}
+        rbit = self.serve("hold", queues=sections)
+        for queue in queues.values():
+            self.publish(queue, f"body of {queue}")
+        return rbit, queues
+
+    def test_jobs_are_counted_by_queue_and_by_how_they_end(self) -> None:
+        expected = {
+            "done": ("python!jobs:brief", "Done"), "uploaded": ("python!jobs:uploads", "Uploaded"),
+            "failed": ("shell!exit 2", "Failed"), "blocked": ("shell!exit 75", "Blocked"),
+            "odd": ("python!jobs:odd", "other"), "dead": ("python!jobs:dies", "Failed"),
+        }
+        _, queues = self.run_each(**{name: runner for name, (runner, _) in expected.items()})
+        for name, (_, status) in expected.items():
+            self.wait_for_value(1, "rbit_jobs_total", queue=queues[name], status=status)
+        families = self.families()
+        counted = {(each.labels["queue"], each.labels["status"]): each.value
+                   for each in families["rbit_jobs"].samples}
+        known = [self.queue, *queues.values()]
+        self.assertEqual(set(counted), {(queue, status) for queue in known for status in ENDS})
+        self.assertEqual(sum(counted.values()), len(expected))
+        taken = {(each.name.rpartition("_")[2], each.labels["queue"], each.labels.get("le")): each.value
+                 for each in families["rbit_job_duration_seconds"].samples}
+        for name in ("done", "uploaded", "failed", "blocked", "dead"):
+            queue = queues[name]
+            self.assertEqual((taken["count", queue, None], taken["bucket", queue, "+Inf"]), (1, 1))
+            total = taken["sum", queue, None]
+            self.assertTrue(0 < total < 60, total)
+            for bound in BOUNDS:
+                self.assertEqual(taken["bucket", queue, f"{bound:g}"], total <= bound)
+        self.assertEqual(taken["count", self.queue, None], 0)
+        self.publish(queues["done"], "needs a new worker")
+        self.wait_for_value(2, "rbit_jobs_total", queue=queues["done"], status="Done")
+        self.assertEqual(self.value("rbit_worker_restarts_total"), 1)
+
+    def test_job_that_runs_is_shown_and_is_cancelled_or_put_back(self) -> None:
+        process = self.serve("hold")
+        job = self.submit()
+        self.wait_for_note(process, f"start {job}")
+        self.wait_for_value(1, "rbit_jobs_running", queue=self.queue)
+        self.web.cancel(job)
+        self.wait_for_value(1, "rbit_jobs_total", queue=self.queue, status="Cancelled")
+        self.wait_for_value(0, "rbit_jobs_running", queue=self.queue)
+        self.assertEqual(self.value("rbit_job_duration_seconds_count", queue=self.queue), 1)
+
+    def test_each_metric_is_as_the_readme_lists_it_and_those_of_the_process_are_there(self) -> None:
+        self.serve("brief")
+        families = self.families()
+        found = {name: (family.type, {label for each in family.samples for label in each.labels} - {"le"})
+                 for name, family in families.items() if not name.startswith("process_")}
+        self.assertEqual(found, SHOWN)
+        self.assertTrue(all(family.documentation for family in families.values()))
+        self.assertEqual(self.value("rbit_build_info", version=rbit.__version__), 1)
+        self.assertGreater(self.value("process_resident_memory_bytes") or 0, 1 << 20)
+        for kind in ("rabbitmq", "pybit"):
+            self.assertEqual(self.value("rbit_statuses_waiting", for_=kind), 0)
+
+    def test_leases_are_counted_once_they_are_renewed(self) -> None:
+        process = self.serve("hold", lease_after=0.1, lease_renew=0.2)
+        job = self.submit()
+        self.wait_until(lambda: (self.value("rbit_leases_renewed_total") or 0) >= 3, what="renewals")
+        (process.folder / f"go-{job}").touch()
+        self.wait_for_value(1, "rbit_jobs_total", queue=self.queue, status="Done")
+        before = self.value("rbit_leases_renewed_total")
+        second = self.queue_name("second")
+        self.assertEqual(process.stop(), 0, process.output)
+        self.serve("brief", queues={second: {"runner": "shell!sleep 0.5"}}, lease_after=0.1)
+        self.publish(second, "x")
+        self.wait_for_value(1, "rbit_jobs_total", queue=second, status="Done")
+        self.assertEqual((self.value("rbit_leases_renewed_total"), (before or 0) >= 3), (0, True))
+
+    def test_worker_that_was_ended_as_idle_is_not_counted_as_restarted(self) -> None:
+        process = self.serve("brief", worker_idle=0.2)
+        for number in (1, 2):
+            self.submit(number)
+            self.wait_for_value(number, "rbit_jobs_total", queue=self.queue, status="Done")
+            self.wait_until(lambda: not process.left_over(), what="the end of the idle worker")
+        self.assertEqual(self.value("rbit_worker_restarts_total"), 0)
+
+    def test_statuses_wait_for_pybit_while_it_is_down(self) -> None:
+        self.serve("brief")
+        self.wait_for_health(200, "^ok\n$")
+        self.web.die()
+        for job in (1, 2, 3):
+            self.request(job)
+        # The pump learns of what has come meanwhile when it tries again.
+        self.wait_for_value(6, "rbit_statuses_waiting", 60, for_="pybit")
+        self.web.come_back()
+        self.wait_for_value(0, "rbit_statuses_waiting", 60, for_="pybit")
+
+    def test_statuses_wait_for_rabbitmq_under_an_alarm(self) -> None:
+        process = self.serve("hold", to_pybit=False)
+        self.request(1)
+        self.wait_for_note(process, "start 1")
+        self.wait_for_value(0, "rbit_statuses_waiting", for_="rabbitmq")
+        self.addCleanup(self.node.ctl, "set_vm_memory_high_watermark", "0.4")
+        self.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        (process.folder / "go-1").touch()
+        self.wait_for_value(1, "rbit_jobs_total", queue=self.queue, status="Done")
+        self.assertEqual(self.value("rbit_statuses_waiting", for_="rabbitmq"), 1)
+        self.assertIsNone(self.value("rbit_statuses_waiting", for_="pybit"))
+        self.assertEqual(self.health(), (200, "ok\n"))
+        self.node.ctl("set_vm_memory_high_watermark", "0.4")
+        self.wait_for_value(0, "rbit_statuses_waiting", for_="rabbitmq")
+
+    def test_nothing_secret_is_shown(self) -> None:
+        _, queues = self.run_each(secret="shell!echo hush-hush; exit 2")
+        self.wait_for_value(1, "rbit_jobs_total", queue=queues["secret"], status="Failed")
+        text = "".join(f"{each} {family.documentation}" for family in self.families().values()
+                       for each in family.samples)
+        self.assertIn(queues["secret"], text)
+        for secret in ("hush", "body of", "guest", "pass", "echo", "exit 2", "127.0.0.1"):
+            self.assertNotIn(secret, text)
+
+
+if __name__ == "__main__":
+    unittest.main()
