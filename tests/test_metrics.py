@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 import unittest
+
+import requests
+import yaml
 
 import rbit
 from rbit.figures import BOUNDS, ENDS
-from tests.support.client_case import JOBS
+from tests.support.client_case import JOBS, NAME
 from tests.support.metrics_case import MetricsCase
+from tests.support.processes import free_port
 from tests.support.rbit_process import RbitProcess
+from tests.support.readme import README, example
 
 MORE = JOBS + '''
 class Odd(rbit.Failed):
@@ -24,18 +31,6 @@ def dies(message, set_status, settings):
 def uploads(message, set_status, settings):
     set_status("Uploaded", "elsewhere")
 '''
-# Name, type and labels of what README.rst lists.
-SHOWN = {
-    "rbit_build_info": ("gauge", {"version"}),
-    "rbit_jobs": ("counter", {"queue", "status"}),
-    "rbit_jobs_running": ("gauge", {"queue"}),
-    "rbit_job_duration_seconds": ("histogram", {"queue"}),
-    "rbit_broker_last_answer_age_seconds": ("gauge", set()),
-    "rbit_broker_reconnects": ("counter", set()),
-    "rbit_leases_renewed": ("counter", set()),
-    "rbit_statuses_waiting": ("gauge", {"for"}),
-    "rbit_worker_restarts": ("counter", set()),
-}
 
 
 class MetricsTest(MetricsCase):
@@ -92,14 +87,29 @@ class MetricsTest(MetricsCase):
     def test_each_metric_is_as_the_readme_lists_it_and_those_of_the_process_are_there(self) -> None:
         self.serve("brief")
         families = self.families()
-        found = {name: (family.type, {label for each in family.samples for label in each.labels} - {"le"})
+        found = {f"{name}_total" if family.type == "counter" else name:
+                 {label for each in family.samples for label in each.labels} - {"le"}
                  for name, family in families.items() if not name.startswith("process_")}
-        self.assertEqual(found, SHOWN)
+        listed = re.findall(r"(?m)^``(rbit_\w+)(?:\{(.*)\})?`` ", README)
+        self.assertEqual(found, {name: set(labels.split(",")) - {""} for name, labels in listed})
+        self.assertEqual(families["rbit_job_duration_seconds"].type, "histogram")
         self.assertTrue(all(family.documentation for family in families.values()))
         self.assertEqual(self.value("rbit_build_info", version=rbit.__version__), 1)
         self.assertGreater(self.value("process_resident_memory_bytes") or 0, 1 << 20)
         for kind in ("rabbitmq", "pybit"):
             self.assertEqual(self.value("rbit_statuses_waiting", for_=kind), 0)
+
+    @example("metrics rbit.ini", "metrics prometheus.yml")
+    def test_prometheus_asks_where_the_ini_file_says(self, ini: str, scrape: str) -> None:
+        parser = configparser.ConfigParser()
+        parser.read_string(ini)
+        address = parser["rbit"]["metrics"]
+        self.assertEqual(parser["rbit"]["name"], NAME)
+        [job] = yaml.safe_load(scrape)["scrape_configs"]
+        self.assertEqual(job["static_configs"], [{"targets": [address]}])
+        self.serve("brief", f"{address.partition(':')[0]}:{free_port()}")
+        # Where Prometheus asks if nothing else is said.
+        self.assertEqual(requests.get(f"{self.url}/metrics", timeout=30).status_code, 200)
 
     def test_leases_are_counted_once_they_are_renewed(self) -> None:
         process = self.serve("hold", lease_after=0.1, lease_renew=0.2)
