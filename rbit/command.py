@@ -50,7 +50,8 @@ def parser() -> Parser:
         epilog="Exit statuses: 0 stopped or done; 1 with --once, a job did not end Done; 64 wrong command line, "
         "also a QUEUE without a runner section; 69 RabbitMQ not reached at the start, or not to the end of "
         "--list-failed and --retry-failed, or the port of metrics taken; 70 a fault in rbit; 74 standard output "
-        "cannot be written; 77 RabbitMQ refused the user, the password or the virtual host, or TLS fails; 78 mistakes in CONFIG.",
+        "cannot be written; 77 RabbitMQ refused the user, the password or the virtual host, or TLS fails; 78 "
+        "mistakes in CONFIG.",
     )
     made.add_argument("config", metavar="CONFIG", help="the INI file; the README describes it")
     made.add_argument(

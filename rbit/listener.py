@@ -87,7 +87,7 @@ class Listener(threading.Thread):
             head = b""
         method, page = self._page(head.partition(b"\r\n")[0].decode("latin-1").split(" "))
         lines = (
-            f"HTTP/1.1 {page.status} {page.status.phrase}",
+            f"HTTP/1.1 {page.status:d} {page.status.phrase}",
             f"Content-Type: {page.content_type}",
             f"Content-Length: {len(page.body)}",
             "Cache-Control: no-store",
