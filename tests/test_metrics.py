@@ -14,6 +14,7 @@ from rbit.figures import BOUNDS, ENDS
 from tests.support.client_case import JOBS, NAME
 from tests.support.metrics_case import MetricsCase
 from tests.support.processes import free_port
+from tests.support.pump_case import PumpCase
 from tests.support.rbit_process import RbitProcess
 from tests.support.readme import README, example
 
@@ -167,6 +168,16 @@ class MetricsTest(MetricsCase):
         self.assertIn(queues["secret"], text)
         for secret in ("hush", "body of", "guest", "pass", "echo", "exit 2", "127.0.0.1"):
             self.assertNotIn(secret, text)
+
+
+class WaitingTest(PumpCase):
+    def test_status_that_went_back_into_the_queue_waits_too(self) -> None:
+        self.patch("rbit.pump.wait_after", lambda failures: 1000.0)
+        self.web.die()
+        self.put(1, "Building", "Done")
+        pump = self.pump()
+        self.wait_until(lambda: any("PyBit does not answer" in each.getMessage() for each in self.logged))
+        self.wait_until(lambda: pump.waiting == 2, what=lambda: f"2 to wait, not {pump.waiting}")
 
 
 if __name__ == "__main__":

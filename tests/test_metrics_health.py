@@ -68,15 +68,9 @@ class HealthTest(MetricsCase):
             (process.folder / f"go-{job}").touch()
             self.assertEqual(process.wait(60), 0, process.output)
 
-    def test_frozen_broker_that_holds_a_turn_up_shows_as_a_growing_age_and_then_as_an_outage(self) -> None:
-        self.freeze(0.1, "^(the loop has not turned|no connection to RabbitMQ; nothing .*) for [1-9]")
-
-    def test_frozen_broker_of_which_nothing_is_wanted_shows_as_a_growing_age_and_then_as_an_outage(self) -> None:
-        self.freeze(3600, "^no connection to RabbitMQ; nothing has come from it for [1-9]")
-
-    def freeze(self, polling_time: float, trouble: str) -> None:
-        """Look at the metrics of a client of a frozen broker, which is to have this trouble, until it is over."""
-        process = self.serve("brief", to_pybit=False, amqp={"heartbeat": 1}, polling_time=polling_time)
+    def test_frozen_broker_shows_as_a_growing_age_and_then_as_an_outage(self) -> None:
+        trouble = "^(the loop has not turned|no connection to RabbitMQ; nothing has come from it) for [1-9]"
+        process = self.serve("brief", to_pybit=False, amqp={"heartbeat": 1})
         self.wait_for_health(200, "^ok\n$")
         broker = self.node.pids[0]
         self.addCleanup(os.kill, broker, signal.SIGCONT)
