@@ -40,11 +40,6 @@ class Crew:
         return [job for job in [slot.job for slot in self._slots] if job is not None]
 
     @property
-    def workers_replaced(self) -> int:
-        """How many workers took the place of one that had died, was spoilt, or had run as many jobs as it may."""
-        return sum(slot.workers_replaced for slot in self._slots)
-
-    @property
     def has_room(self) -> bool:
         """Whether there is a free slot."""
         return any(slot.job is None for slot in self._slots)

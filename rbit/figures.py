@@ -49,6 +49,10 @@ class Figures:
         queues: of the runners.
         longest_turn: seconds that may be between two calls of ``turn``.
         link, crew, settlement, pump: of the client; no pump without ``[pybit]``.
+
+    Attributes:
+        workers_replaced: how many workers took the place of one that had died, was spoilt, or had run as many jobs
+            as it may; counted with the end of their first job.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Figures:
         self._settlement = settlement
         self._pump = pump
         self._turned_at = time.monotonic()
+        self.workers_replaced = 0
 
     def turn(self) -> None:
         """Notes that a turn of the loop begins."""
@@ -70,6 +75,7 @@ class Figures:
     def end(self, job: Job) -> None:
         """Counts a job that has a fate."""
         assert job.outcome is not None and job.fate is not None
+        self.workers_replaced += job.workers_replaced
         runs = self._runs.setdefault(job.message.queue, Runs())
         # A job may end with a status of its own making, and there is no end to these.
         runs.ended[job.fate.status if job.fate.status in ENDS else OTHER] += 1
@@ -101,11 +107,6 @@ class Figures:
     def leases_renewed(self) -> int:
         """How many leases RabbitMQ has confirmed after the first of their jobs."""
         return self._settlement.leases_renewed
-
-    @property
-    def workers_replaced(self) -> int:
-        """How many workers took the place of one that had died, was spoilt, or had run as many jobs as it may."""
-        return self._crew.workers_replaced
 
     @property
     def unpublished(self) -> int:

@@ -102,9 +102,9 @@ class Exhibit(Collector):
         )
 
     def _jobs(self) -> Iterator[Metric]:
-        ended = CounterMetricFamily("rbit_jobs", "Jobs that have ended.", labels=["queue", "status"])
+        ended = CounterMetricFamily("rbit_jobs", "Runs of jobs that have ended.", labels=["queue", "status"])
         running = GaugeMetricFamily("rbit_jobs_running", "Jobs that run now.", labels=["queue"])
-        taken = HistogramMetricFamily("rbit_job_duration_seconds", "How long jobs ran.", labels=["queue"])
+        taken = HistogramMetricFamily("rbit_job_duration_seconds", "How long runs of jobs took.", labels=["queue"])
         for queue, runs in self._figures.runs:
             for status, number in runs.ended.items():
                 ended.add_metric([queue, status], number)

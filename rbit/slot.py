@@ -41,9 +41,6 @@ class Slot(threading.Thread):
         gate: knows jobs that are not to be run; None: all are run.
         worker_jobs: a worker is replaced after so many; 0: never.
         worker_idle: seconds without a job after which its processes are ended; None: never.
-
-    Attributes:
-        workers_replaced: how many workers took the place of another; not of one that was ended for it was idle.
     """
 
     def __init__(
@@ -64,7 +61,6 @@ class Slot(threading.Thread):
         self._verdict_lock = threading.Lock()
         self._tree: Tree | None = None
         self._worker: WorkerProcess | None = None
-        self.workers_replaced = 0
         self._had_worker = False  # since its processes were ended as idle
         self._process: CommandProcess | WorkerProcess | None = None
         self._report: Report | None = None  # of the job that runs
@@ -195,7 +191,7 @@ class Slot(threading.Thread):
             if self._worker is None:
                 self._worker = WorkerProcess(self._tree, self._worker_jobs)
                 self._worker.register(self._selector)
-                self.workers_replaced += self._had_worker
+                job.workers_replaced += self._had_worker
                 self._had_worker = True
             process = self._worker
             if job.updates.last != BUILDING:
