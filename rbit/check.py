@@ -10,25 +10,30 @@ import select
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rbit import config, runners
 from rbit.broker import Connection, Queue
-from rbit.config import AmqpSettings, RunnerSettings
+from rbit.config import AmqpSettings, Config, RunnerSettings
 from rbit.errors import BrokerError, BrokerRefused, ConfigError, QueueUnavailable, RbitError
 from rbit.tree import Forest, Tree
 
 PROBE_LIMIT = 60.0  # seconds that an import may take
 
 
-def report(path: str) -> list[str]:
+def report(path: str, examine: Callable[[Config], object]) -> list[str]:
     """Checks a configuration and prints its warnings; returns a line for each queue, and for the broker's node.
+
+    Arguments:
+        path: the INI file.
+        examine: called with the configuration, if it has no mistakes; what it raises ends the check.
 
     Errors: ConfigError with every mistake; the broker's refusal of the user, the password or the virtual
     host is one.
     """
     check = Check()
     settings = config.read(path, check.examine, check.ask)
+    examine(settings)
     for warning in settings.warnings:
         warn(warning)
     for section in settings.runners:

@@ -22,6 +22,7 @@ from rbit.crew import Crew
 from rbit.default_queue import DefaultQueue
 from rbit.errors import ConnectionLost
 from rbit.feed import Feed
+from rbit.figures import Figures
 from rbit.front import Front
 from rbit.gate import Gate
 from rbit.intake import Intake
@@ -60,6 +61,9 @@ class Client:
         once: whether to stop when nothing more can run now.
         front: makes a caller of PyBit, which one thread may use; None without ``[pybit]``.
         read: reads the configuration anew, after SIGHUP; not with ``once``.
+
+    Attributes:
+        figures: what is to be known of it; any thread may look.
     """
 
     def __init__(
@@ -100,7 +104,9 @@ class Client:
             rota=self._rota, settlement=self._settlement, crew=self._crew, default=self._default,
             sources=self._sources, take=self._intake.change, lose=self._lose,
         )
-        self._notifier = Notifier(2 * (config.amqp.heartbeat + SILENCE))
+        longest_turn = 2 * (config.amqp.heartbeat + SILENCE)
+        self._notifier = Notifier(longest_turn)
+        self.figures = Figures(queues, longest_turn, self._link, self._crew, self._settlement, pump=self._pump)
         self._obeyed = 0
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done
@@ -129,6 +135,7 @@ class Client:
 
     def turn(self) -> None:
         """Takes one step: obeys signals, settles what ended, takes one message, else waits."""
+        self.figures.turn()
         self._obey()
         if self._link.tend():
             self._presence.begin()
@@ -244,6 +251,7 @@ class Client:
         self._all_good = self._all_good and job.outcome.status in GOOD
         self._rota.ask_again()
         self._settlement.end(job)
+        self.figures.end(job)
         # One that has failed may be put back, and cancelled then.
         if job.fate and job.fate.final and job.fate.status != FAILED and job.updates.job is not None:
             self._cancels.end(job.updates.job)

@@ -19,6 +19,7 @@ from rbit.logs import Output, with_fields
 
 if TYPE_CHECKING:
     from rbit.config import Config
+    from rbit.figures import Figures
     from rbit.runners import Runner
     from rbit.web import Web
 
@@ -28,6 +29,7 @@ PROGRAM = "rbit"
 LONGEST = 2_000_000  # seconds, as in the INI file
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 TEXT, JSON = "text", "json"
+NO_METRICS = "[rbit] metrics needs the package prometheus_client: pip install 'rbit[metrics]'"
 NO_JSON = "--log-format json needs the package python-json-logger, 3.1 or later: pip install 'rbit[json]'"
 
 
@@ -49,8 +51,9 @@ def parser() -> Parser:
         description="Works off the queues that CONFIG names with Python functions and shell commands.",
         epilog="Exit statuses: 0 stopped or done; 1 with --once, a job did not end Done; 64 wrong command line, "
         "also a QUEUE without a runner section; 69 RabbitMQ not reached at the start, or not to the end of "
-        "--list-failed and --retry-failed; 70 a fault in rbit; 74 standard output cannot be written; 77 "
-        "RabbitMQ refused the user, the password or the virtual host, or TLS fails; 78 mistakes in CONFIG.",
+        "--list-failed and --retry-failed, or the port of metrics taken; 70 a fault in rbit; 74 standard output "
+        "cannot be written; 77 RabbitMQ refused the user, the password or the virtual host, or TLS fails; 78 "
+        "mistakes in CONFIG.",
     )
     made.add_argument("config", metavar="CONFIG", help="the INI file; the README describes it")
     made.add_argument(
@@ -110,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.check:
         formatter_of(options.log_format)  # whether there is one
-        return say(check.report(options.config), PROGRAM)
+        return say(check.report(options.config, metrics_of), PROGRAM)
     # One that comes from here on, and may be about a newer file, is obeyed when the client's loop takes it over.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     settings, made = read(options)
@@ -118,9 +121,12 @@ def run(options: argparse.Namespace) -> int:
         return say(failed.Failed(settings, options.list_failed, options.match or "").table(), PROGRAM)
     if options.retry_failed is not None:
         return say(failed.Failed(settings, options.retry_failed, options.match or "").retry(), PROGRAM)
+    serve = metrics_of(settings)
     start_logging(settings, options.debug, options.log_format)
     announce(settings, made)
     client = Client(settings, made, options.once, front_of(settings), partial(read, options))
+    if serve is not None:
+        serve(client.figures)
     client.run()
     return errors.EXIT_JOBS_FAILED if options.once and not client.all_good else errors.EXIT_OK
 
@@ -149,6 +155,20 @@ def front_of(settings: Config) -> Callable[[], Web] | None:
     from rbit.web import Web  # noqa: PLC0415
 
     return partial(Web, settings.pybit, settings.client.name)
+
+
+def metrics_of(settings: Config) -> Callable[[Figures], None] | None:
+    """Returns what serves a client's figures; None without the key for it. Errors: UsageError without the library.
+
+    What it returns may raise ConfigError and AddressTaken.
+    """
+    if settings.client.metrics is None:
+        return None
+    try:
+        from rbit import metrics  # noqa: PLC0415
+    except ImportError as error:
+        raise errors.UsageError(f"{settings.path}: {NO_METRICS}") from error
+    return partial(metrics.serve, settings.path, settings.client.metrics)
 
 
 def log_too(error: Exception) -> None:

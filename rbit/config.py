@@ -7,6 +7,7 @@ or callable: whoever calls `read` brings the function that looks at that. Runs i
 from __future__ import annotations
 
 import configparser
+import ipaddress
 import os
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
@@ -194,6 +195,8 @@ def _warnings(document: Document, client: ClientSettings) -> Iterator[str]:
             guess = "" if key in names else ini.near(key, names, 0.8)
             if guess:
                 yield document.line(f"passed to the job as a setting; did you mean {guess}?", section, key)
+    if client.metrics and not ipaddress.ip_address(client.metrics[0]).is_loopback:
+        yield document.line("whoever can reach this address can read the names of the queues", "rbit", "metrics")
     if not runners:
         yield document.line("missing, so there is no queue to work off", "runner:QUEUE")
     for queue in client.queue_names():

@@ -36,7 +36,7 @@ def run(program: str, action: Callable[[], int], told: Callable[[Exception], obj
     Arguments:
         program: the name of the command, for what is said.
         action: does what the command line asks for; returns the exit status, or raises an RbitError.
-        told: gets the error too when it is RabbitMQ's.
+        told: gets the error too when it is RabbitMQ's, or that a port is taken.
 
     Errors: KeyboardInterrupt.
     """
@@ -50,7 +50,7 @@ def run(program: str, action: Callable[[], int], told: Callable[[Exception], obj
     except errors.ConfigError as error:
         complain("\n".join(error.mistakes))
         return errors.EXIT_CONFIG
-    except (errors.BrokerRefused, errors.BrokerUnreachable) as error:
+    except (errors.BrokerRefused, errors.BrokerUnreachable, errors.AddressTaken) as error:
         complain(f"{program}: {error}")
         told(error)
         return errors.EXIT_REFUSED if isinstance(error, errors.BrokerRefused) else errors.EXIT_UNAVAILABLE

@@ -45,8 +45,8 @@ class Crew:
 
     @property
     def jobs(self) -> list[Job]:
-        """The jobs that are in a slot."""
-        return [slot.job for slot in self._slots if slot.job is not None]
+        """The jobs that are in a slot. Any thread may ask."""
+        return [job for job in [slot.job for slot in self._slots] if job is not None]
 
     @property
     def has_room(self) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 EXIT_OK = 0
 EXIT_JOBS_FAILED = 1  # with --once: a job did not end Done
 EXIT_USAGE = 64
-EXIT_UNAVAILABLE = 69  # the broker could not be reached at the start, or at all by --list-failed, --retry-failed
+# The broker could not be reached at the start, or at all by --list-failed, --retry-failed; or a port is taken.
+EXIT_UNAVAILABLE = 69
 EXIT_INTERNAL = 70
 EXIT_OUTPUT = 74  # what an option such as --check has to say could not be written
 EXIT_REFUSED = 77  # the broker refused the user, the password or the virtual host; or TLS with it cannot be
@@ -35,6 +36,10 @@ class ConfigError(RbitError):
 
 class UsageError(RbitError):
     """Raised when the command line is wrong; the message says how, in words."""
+
+
+class AddressTaken(RbitError):
+    """Raised when another program listens where rbit is to listen."""
 
 
 class BodyRefused(RbitError):

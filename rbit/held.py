@@ -102,6 +102,11 @@ class Hand:
         return not self._taken
 
     @property
+    def count(self) -> int:
+        """How many are held."""
+        return len(self._taken)
+
+    @property
     def is_full(self) -> bool:
         """Whether no more is to be taken."""
         return len(self._taken) >= MOST_HELD

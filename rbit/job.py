@@ -83,6 +83,8 @@ class Job:
         self.begun = False
         self.cancelled = ""  # why it is not to go on and not to be run again, in words
         self.outcome: Outcome | None = None
+        self.seconds: float | None = None  # that its run has taken; None while it runs, and if there was none
+        self.workers_replaced = 0  # workers that took the place of one that was not idle, to run it
         self.fate: Fate | None = None
         self.copy: Copy | None = None  # with the publisher
         self.copied = False  # whether the broker has confirmed the copy that its end needs

@@ -38,6 +38,7 @@ class Leases:
         self, settings: ClientSettings, fates: Fates, publisher: Publisher, done: Callable[[Job, bool], None]
     ) -> None:
         self.settings = settings
+        self.renewed = 0
         self._fates = fates
         self._publisher = publisher
         self._done = done
@@ -72,6 +73,7 @@ class Leases:
     def confirmed(self, job: Job) -> None:
         """Notes that the broker has a lease, which is to be fetched now."""
         self.await_(job)
+        self.renewed += job.leases > 1
         now = time.monotonic()
         settings = job.lease_settings or self.settings
         job.lease_at = now + settings.lease_renew

@@ -29,10 +29,15 @@ class Link:
         amqp: where, and for how many seconds the first connection is tried.
         name: shown in RabbitMQ's list of connections.
         lease_ttl: seconds that a lease lasts.
+
+    Attributes:
+        reconnects: how many connections were made after the first.
     """
 
     def __init__(self, amqp: AmqpSettings, name: str, lease_ttl: float) -> None:
         self.connection: Connection | None = None
+        self.reconnects = 0
+        self._heard_at = time.monotonic()  # of the last connection; before the first one, the start
         self._amqp = amqp
         self._name = name
         self._bell = threading.Event()
@@ -53,6 +58,11 @@ class Link:
     def wait_for_leases(self, lease_ttl: float) -> None:
         """Sets the longest wait between two attempts. Arguments: seconds that a lease lasts."""
         self._longest = min(LONGEST_WAIT, max(HURRY, OF_A_LEASE * lease_ttl))
+    @property
+    def heard_at(self) -> float:
+        """time.monotonic() when something came from the broker last; until then the start. Any thread may ask."""
+        connection = self.connection
+        return self._heard_at if connection is None else connection.heard_at
 
     def tend(self) -> bool:
         """Takes the connection one step on; returns True when a new one has just been made.
@@ -140,6 +150,7 @@ class Link:
     def close(self) -> None:
         """Closes the connection; what is not settled goes back to its queue."""
         if self.connection is not None:
+            self._heard_at = self.connection.heard_at
             self.connection.close()
             self.connection = None
 
@@ -158,6 +169,7 @@ class Link:
             logging.INFO if self._said else logging.DEBUG, "connected %sto RabbitMQ at %s", again, connection.where
         )
         self.connection = connection
+        self.reconnects += self._give_up_at is None
         self._made_at = time.monotonic()
         self._trying = False
         self._refused = False

@@ -70,6 +70,12 @@ class Pump(threading.Thread):
         self._was_head = False  # whether the last one that was tried had been held
         self._stuck = False  # whether there was nothing that could be done
         self._last_look = False
+        self._left = 0  # messages in the queue, as of the last look
+
+    @property
+    def waiting(self) -> int:
+        """How many updates PyBit has not taken, as of the last look at the queue. Any thread may ask."""
+        return self._left + self._hand.count
 
     def wake(self) -> None:
         """Notes that an update has arrived in the queue; any thread may call it."""
@@ -144,6 +150,7 @@ class Pump(threading.Thread):
         if self._connection is not None:
             self._connection.close()
         self._queue = self._connection = None
+        self._left += self._hand.count
         self._hand.drop()
         level = logging.WARNING if self._breaks > 1 and worth_saying(self._breaks) else logging.DEBUG
         log.log(level, "statuses for PyBit wait in the queue %s: %s", self._queue_name, error)
@@ -196,6 +203,7 @@ class Pump(threading.Thread):
                 raise
             delivery = None
         self._breaks = 0
+        self._left = queue.left
         if delivery is None or not delivery.redelivered:
             self._hand.line_up()
         if delivery is None:
@@ -248,5 +256,7 @@ class Pump(threading.Thread):
             )
 
     def _give_back(self, queue: Queue) -> None:
+        held = self._hand.count
         self._hand.give_back(queue)
+        self._left += held
         self._look_at = 0.0

@@ -61,12 +61,14 @@ class Report:
         """Has the job log written as far as it goes."""
         self._log.flush()
 
-    def end(self, outcome: Outcome) -> None:
-        """Takes how the run ended."""
+    def end(self, outcome: Outcome) -> float:
+        """Takes how the run ended; returns how many seconds it has taken."""
+        seconds = time.monotonic() - self._began
         if outcome.traceback:
             self._log.note("rbit", visible(outcome.traceback.rstrip()))
         words = f"{outcome.status}: {visible(outcome.why)}" if outcome.why else outcome.status
-        self._log.note("rbit", f"ended after {time.monotonic() - self._began:.3f} s: {words}")
+        self._log.note("rbit", f"ended after {seconds:.3f} s: {words}")
+        return seconds
 
     def close(self) -> None:
         """Ends the job log."""

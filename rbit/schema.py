@@ -55,6 +55,13 @@ def _host(text: str) -> tuple[str, int | None]:
     return host, port
 
 
+def _address(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(?:\[(.+:.*)\]|([^:]+)):([0-9]{1,5})", text)
+    if match is None:
+        raise ValueError
+    return str(ipaddress.ip_address(match[1] or match[2])), ini.whole(0, 65535)(match[3])
+
+
 def _delay(text: str) -> float:
     if (value := ini.seconds(text)) < 1:
         raise ValueError
@@ -111,6 +118,7 @@ CLIENT_KEYS = (
     Key("log_dir", ini.matching(".+"), "a folder"),
     Key("log_limit", ini.whole(1, 10**6), "a number of megabytes from 1 to 1000000", default="50"),
     Key("log_keep_days", ini.whole(0, 36500), "a number of days from 0 to 36500", default="30"),
+    Key("metrics", _address, "an IP address and a port as in 127.0.0.1:9467 or [::1]:9467"),
 )
 # What becomes of messages: in [rbit] for all queues, in a runner's section for that one.
 FATE_KEYS = (

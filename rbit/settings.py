@@ -35,6 +35,7 @@ class ClientSettings:
         log_dir: the folder in which each run of a job gets a log; None: no such logs.
         log_limit: how long one of them may become, in millions of bytes.
         log_keep_days: how many days old they become; 0: any number.
+        metrics: the address and the port where metrics are served; None: nowhere.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ClientSettings:
     log_dir: str | None
     log_limit: int
     log_keep_days: int
+    metrics: tuple[str, int] | None
 
     def queue_names(self) -> list[str]:
         """Return the queue that PyBit uses for each suite; none when a part of the names is missing."""

@@ -209,6 +209,11 @@ class Settlement:
             self.settle(job)
 
     @property
+    def leases_renewed(self) -> int:
+        """How many leases RabbitMQ has confirmed after the first of their jobs."""
+        return self._leases.renewed
+
+    @property
     def needs_time(self) -> bool:
         """Whether also a hurried stop waits: a message would be there twice, or be run again."""
         return any(map(needs_time, self.claims.jobs)) or self.claims.doubted

@@ -61,6 +61,7 @@ class Slot(threading.Thread):
         self._verdict_lock = threading.Lock()
         self._tree: Tree | None = None
         self._worker: WorkerProcess | None = None
+        self._had_worker = False  # since its processes were ended as idle
         self._process: CommandProcess | WorkerProcess | None = None
         self._report: Report | None = None  # of the job that runs
         self._ended: list[str] = []
@@ -129,6 +130,7 @@ class Slot(threading.Thread):
                     return entry
                 self._logs, self._worker_jobs, self._worker_idle = entry
             self._give_up(self.name)
+            self._had_worker = False
 
     def _ring(self) -> None:
         with contextlib.suppress(OSError):  # the slot has ended meanwhile
@@ -153,7 +155,7 @@ class Slot(threading.Thread):
                 outcome = Outcome(FAILED, str(error))
             finally:
                 self._report = None
-            report.end(outcome)
+            job.seconds = report.end(outcome)
         return outcome
 
     def _attempt(self, job: Job, facts: Facts | None, report: Report) -> Outcome:
@@ -201,6 +203,8 @@ class Slot(threading.Thread):
             if self._worker is None:
                 self._worker = WorkerProcess(self._tree, self._worker_jobs)
                 self._worker.register(self._selector)
+                job.workers_replaced += self._had_worker
+                self._had_worker = True
             process = self._worker
             if job.updates.last != BUILDING:
                 report.set_status(BUILDING)

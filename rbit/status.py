@@ -90,6 +90,11 @@ class Updates:
         self._first = replace(self._first, job=job)
 
     @property
+    def waiting(self) -> int:
+        """How many of them the broker has not got."""
+        return len(self._waiting) + (self._under_way is not None)
+
+    @property
     def pending(self) -> bool:
         """Whether the broker has not got all of them."""
         with self._lock:

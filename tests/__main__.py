@@ -17,8 +17,8 @@ from typing import BinaryIO
 AT_ONCE = 8  # parts
 # The longest first: one to two and a half minutes.
 LETTERS = (
-    "b", "rec", "pu", "p[!u]", "fa[!u]", "submit[._][!fr]", "submit_[fr]", "[ehk]", "j", "su[!b]", "l[ae]", "lo",
-    "s[ht]", "faults.py", "[adm]", "[cf][!ao]", "[stw][!htu]", "tu", "faults_", "re[ap]", "rel", "c[ao]n",
+    "b", "rec", "pu", "p[!u]", "fa[!u]", "submit[._][!fr]", "submit_[fr]", "[ehk]", "me", "[jm]o", "su[!b]",
+    "l[aei]", "lo", "s[ht]", "faults.py", "[ad]", "[cf][!ao]", "[stw][!htu]", "tu", "faults_", "re[ap]", "rel", "c[ao]n",
     "[cg][ao][mt]",
 )
 PARTS = tuple(f"test_{letters}*" for letters in LETTERS)

@@ -83,7 +83,7 @@ class ValuesTest(ConfigCase):
             "suites = latex, ,princexml,\n  html\nconcurrency = 3\n"
             "lease_after = 0\nlease_ttl = 60\nlease_renew = 20\nstop_timeout = 9.5\nmax_jobs_per_worker = 7\n"
             "worker_idle = 1.5\ndefault_queue = unclaimed\nlog_dir = logs\nlog_limit = 5\n"
-            "log_keep_days = 0\n"
+            "log_keep_days = 0\nmetrics = [0:0::1]:9467\n"
             "[amqp]\nhost = mq.example.org, [::1]:2, b:3\nqueue_type = quorum\nport = 1\n"
             "user = u\npassword = p # ;\nvirtual_host = v\n"
             "heartbeat = 65535\nconnect_timeout = 2.25\n"
@@ -93,7 +93,7 @@ class ValuesTest(ConfigCase):
         suites = ("latex", "princexml", "html")
         client = config.ClientSettings(
             "Bob-1_x", 0.5, "any", "cnx", "epub", suites, 3, 0.0, 60.0, 20.0, 9.5, 7, 1.5, "unclaimed",
-            f"{self.folder}/logs", 5, 0,
+            f"{self.folder}/logs", 5, 0, ("::1", 9467),
         )
         self.assertEqual(read.client, client)
         hosts = (("mq.example.org", None), ("::1", 2), ("b", 3))

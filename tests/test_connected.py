@@ -61,6 +61,33 @@ class ConnectedTest(BrokerCase):
                 with self.assertRaises(ConnectionLost):
                     connection.wait(0.0)
 
+    def test_time_of_the_last_answer_is_that_of_a_heartbeat_too_and_stays_when_nothing_comes(self) -> None:
+        with Proxy(self.node.port) as proxy:
+            connection = Connection(amqp_settings(proxy.port, 1), "test")
+            self.addCleanup(connection.close)
+            connection.wait(0.0)
+            first = connection.heard_at
+
+            def has_heard() -> bool:
+                connection.wait(0.1)
+                return connection.heard_at > first
+
+            self.wait_until(has_heard, what="a heartbeat")
+            proxy.silence()
+            connection.wait(0.1)  # what had passed before is read
+            last = connection.heard_at
+
+            def is_lost() -> bool:
+                try:
+                    connection.wait(0.1)
+                except ConnectionLost:
+                    return True
+                self.assertEqual(connection.heard_at, last)
+                return False
+
+            self.wait_until(is_lost, what="the end of a silent connection")
+            self.assertEqual(connection.heard_at, last)
+
     def test_name_with_a_line_break_is_no_clients(self) -> None:
         # RabbitMQ would take each as the name without the line break.
         name = self.queue_name("client")

@@ -15,7 +15,7 @@ FLOORS = (
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
         "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "inherited", "clipped",
-        "jsonlog", "notify",
+        "jsonlog", "notify", "listener",
     },
     {"access", "arguments", "changes", "decode", "finder", "schema", "template", "joblog"},
     {"config", "message"},
@@ -27,8 +27,8 @@ FLOORS = (
     {"gate", "claims", "fate", "default_queue", "pump", "report"},
     {"slot", "leases", "commands"},
     {"settlement", "crew"},
-    {"intake", "reload"},
-    {"client", "check", "failed"},
+    {"intake", "reload", "figures"},
+    {"client", "check", "failed", "metrics"},
     {"command", "submit"},
     {"cli"},
 )
@@ -36,7 +36,7 @@ FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in flo
 
 # Outside libraries, and the only modules that may load them.
 ONLY = {"pika": {"broker"}, "requests": {"web"}, "urllib3": {"web"}, "psutil": set(), "jsonpickle": {"models"},
-        "pythonjsonlogger": {"jsonlog"}}
+        "pythonjsonlogger": {"jsonlog"}, "prometheus_client": {"metrics"}}
 
 
 def module_of(path: Path) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from rbit import errors, message, template
 from tests import (  # noqa: F401 - they cover examples
     test_default_queue,
+    test_metrics,
     test_processors,
     test_readme,
     test_tls,

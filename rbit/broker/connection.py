@@ -155,12 +155,15 @@ class Connection:
     Attributes:
         where: the node that it is to.
         dropped: whether it was given up; nothing can be settled on it any more.
+        heard_at: time.monotonic() when the broker's last answer, or heartbeat, was read.
     """
 
     def __init__(self, amqp: AmqpSettings, name: str) -> None:
         self._connection, self.where = open_connection(amqp, name)
         self._asked_at: float | None = None  # time.monotonic(), while an answer is awaited
         self.dropped = False
+        self.heard_at = time.monotonic()
+        self._received = 0  # bytes, until then
 
     def wait(self, seconds: float) -> None:
         """Serves the connection for at most ``seconds``, less after ``wake``. Errors: ConnectionLost."""
@@ -220,3 +223,6 @@ class Connection:
             raise ConnectionLost(reason(error)) from error
         finally:
             self._asked_at = outer
+            received = self._connection._impl.bytes_received
+            if received > self._received:  # pika sets it to 0 as it closes
+                self._received, self.heard_at = received, time.monotonic()

@@ -124,12 +124,16 @@ class Queue:
         connection: an open connection.
         name: the name of the queue.
         origin: the queue that its messages belong to; None: itself.
+
+    Attributes:
+        left: how many messages were in it after the last ``get``.
     """
 
     def __init__(self, connection: Connection, name: str, origin: str | None = None) -> None:
         self.name = name
         self.origin = origin or name
         self.is_lease = self.origin != name
+        self.left = 0
         self._connection = connection
         self._channel: BlockingChannel | None = None
         self.acks: deque[Ack] = deque()  # of the channel; older ones are certain
@@ -188,6 +192,7 @@ class Queue:
             channel = self.open()
             method, properties, body = channel.basic_get(self.name)
         self._answered()
+        self.left = 0 if method is None else method.message_count
         if method is None:
             return None
         return self.delivery(channel, method, properties, body)

@@ -75,7 +75,12 @@ class ClientCase(BrokerCase):
     """A test of a client named bob-villa, with a stand-in for PyBit, ``self.web``.
 
     ``self.updates`` collects what is published to ``rbit.status``, once ``follow`` was called.
+
+    Attributes:
+        jobs: the module of the Python jobs.
     """
+
+    jobs = JOBS
 
     def setUp(self) -> None:
         """Start the stand-in, without statuses that an earlier test has left for it."""
@@ -107,7 +112,7 @@ class ClientCase(BrokerCase):
         broker = {"heartbeat": 2, **(amqp or {})}
         text = self.ini(runners, rbit=rbit, amqp=broker, pybit=section if to_pybit else None)
         environment = {"RBIT_TEST_KILL_AT": kill_at} if kill_at else None
-        return self.rbit(text, *arguments, files={"jobs.py": JOBS}, environment=environment)
+        return self.rbit(text, *arguments, files={"jobs.py": self.jobs}, environment=environment)
 
     def submit(self, number: int = 0, queue: str | None = None, **more: str) -> int:
         """Submit a job at PyBit, of a package of its own for each number; return its id."""
