@@ -175,3 +175,13 @@ def own_queues(name: str, queue: str) -> dict[str, str]:
         queue: the queue that is worked off.
     """
     return {"lease": f"rbit.lease.{name}.{queue}", "retry": f"{queue}.retry", "failed": f"{queue}.failed"}
+
+
+def pump_queue(name: str) -> str:
+    """Return the name of the queue that only one pump of a client has. Arguments: the client's name."""
+    return f"rbit.pump.{name}"
+
+
+def turn_queue(queue: str) -> str:
+    """Return the name of the queue that only who goes through a default queue has. Arguments: its name."""
+    return f"rbit.pass.{queue}".encode()[:LONGEST_NAME].decode("utf-8", "ignore")

@@ -18,7 +18,7 @@ AT_ONCE = 8  # parts
 # The longest first: one to two and a half minutes.
 LETTERS = (
     "b", "rec", "pu", "p[!u]", "fa[!u]", "submit[._][!fr]", "submit_[fr]", "[ehk]", "j", "su[!b]", "l[ae]", "lo",
-    "s[ht]", "faults.py", "[adm]", "[cf][!ao]", "[stw][!htu]", "tu", "faults_", "re[ap]", "c[ao]n",
+    "s[ht]", "faults.py", "[adm]", "[cf][!ao]", "[stw][!htu]", "tu", "faults_", "r[ei][apg]", "c[ao]n",
     "[cg][ao][mt]",
 )
 PARTS = tuple(f"test_{letters}*" for letters in LETTERS)

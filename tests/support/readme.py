@@ -22,7 +22,8 @@ from docutils import nodes
 from tests.support.case import BrokerCase
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-README, TUTORIAL = ((ROOT / name).read_text("utf-8") for name in ("README.rst", "docs/tutorial.rst"))
+DOCUMENTS = ("README.rst", "docs/tutorial.rst", "docs/rights.rst")
+README, TUTORIAL, RIGHTS = ((ROOT / name).read_text("utf-8") for name in DOCUMENTS)
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 COVERED: set[str] = set()
 
@@ -30,7 +31,8 @@ COVERED: set[str] = set()
 def read() -> tuple[dict[str, str], list[str]]:
     """Return the named literal blocks, and the first lines of those without a name."""
     strict = {"report_level": 2, "halt_level": 2}
-    documents = [docutils.core.publish_doctree(text, settings_overrides=strict) for text in (README, TUTORIAL)]
+    texts = (README, TUTORIAL, RIGHTS)
+    documents = [docutils.core.publish_doctree(text, settings_overrides=strict) for text in texts]
     named: dict[str, str] = {}
     nameless = []
     for block in [block for document in documents for block in document.findall(nodes.literal_block)]:
