@@ -19,6 +19,7 @@ from rbit.cancels import Cancels
 from rbit.commands import Commands
 from rbit.crew import Crew
 from rbit.default_queue import DefaultQueue
+from rbit.definitions import Missing
 from rbit.errors import ConnectionLost
 from rbit.feed import Feed
 from rbit.front import Front
@@ -74,7 +75,7 @@ class Client:
         self._pump = Pump(config.amqp, config.client.name, front(), self._runs) if front else None
         quorum = config.amqp.queue_type == "quorum"
         arrived = self._pump.wake if self._pump else None
-        self._feed = Feed(config.client.name, self._publisher, arrived, quorum)
+        self._feed = Feed(config.client.name, self._publisher, arrived, quorum, config.amqp.declare)
         self._cancels = Cancels(REMEMBERED + max((section.retry_delay for section in config.runners), default=0.0))
         timeout = config.pybit.gate_timeout if config.pybit else 0.0
         caught_up = self._pump.caught_up if self._pump else threading.Event()
@@ -94,6 +95,7 @@ class Client:
             feed=self._feed, open=self._is_open,
         )
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
+        self._missing = Missing(config)
         self._notifier = Notifier(2 * (config.amqp.heartbeat + SILENCE))
         self._obeyed = 0
         self._leave_by: float | None = None
@@ -180,6 +182,8 @@ class Client:
         """Looks at every queue after a connection was made, once the client's name is ours."""
         try:
             if self._presence.claim(connection):
+                for line in self._missing.look(connection):
+                    log.error("%s", line)
                 self._sources.prepare(connection)
                 self._claims.search_anew()
                 self._default.begin()

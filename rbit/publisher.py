@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from rbit import envelope, steps
 from rbit.broker import Form, Outlet, Topic
-from rbit.errors import BrokerError, ConnectionLost, PublishFailed
+from rbit.errors import BrokerError, ConnectionLost, PublishFailed, Unroutable
 from rbit.message import Properties
 from rbit.output import visible
 from rbit.repeats import LONGEST_WAIT, wait_after, worth_saying
@@ -40,6 +40,7 @@ class Copy:
         form: of the queue or the exchange, if it is one of rbit's own, to be made when it is missing.
         whole: whether it is given up if its headers do not fit a frame; else it goes without the largest.
         too_large: whether it was given up for that.
+        nowhere: whether it was given up, as one that is ``whole``, for its queue is missing and may not be made.
         exchange: where to, if not to a queue.
         mandatory: whether a queue must take it.
         optional: whether it is given up when the broker, or one of the queues that it goes to, refuses it.
@@ -52,6 +53,7 @@ class Copy:
     form: Form | Topic | None = None
     whole: bool = False
     too_large: bool = False
+    nowhere: bool = False
     exchange: str = ""
     mandatory: bool = True
     optional: bool = False
@@ -138,7 +140,7 @@ class Publisher(threading.Thread):
         while self._take():
             for copy in [copy for copy in self._waiting if copy.cancelled or copy.due <= time.monotonic()]:
                 confirmed = not copy.cancelled and self._publish(copy)
-                if confirmed or copy.cancelled or copy.too_large:
+                if confirmed or copy.cancelled or copy.too_large or copy.nowhere:
                     self._waiting.remove(copy)
                     self._finish(copy, confirmed)
                 del copy  # or its body, which may be large, would stay until the next one
@@ -212,6 +214,9 @@ class Publisher(threading.Thread):
         except PublishFailed as error:
             if error.refused:
                 copy.refuse()
+            copy.nowhere = copy.whole and isinstance(error, Unroutable) and not self._amqp.declare
+            if copy.nowhere:
+                return False
             raise
         steps.reached(f"{what} confirmed")
         if left_out:

@@ -74,6 +74,7 @@ class AmqpSettings:
         connect_timeout: seconds for which the first connection is tried.
         queue_type: ``classic`` or ``quorum``: the type of the durable queues of rbit's own.
         tls: None for none.
+        declare: whether queues and exchanges may be made, and bound.
     """
 
     host: tuple[tuple[str, int | None], ...]
@@ -85,6 +86,7 @@ class AmqpSettings:
     connect_timeout: float
     queue_type: str
     tls: Tls | None = None
+    declare: bool = True
 
     @property
     def nodes(self) -> list[tuple[str, int]]:

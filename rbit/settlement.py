@@ -193,8 +193,11 @@ class Settlement:
     def _leased(self, job: Job, confirmed: bool) -> None:
         """Goes on with a job whose lease is published, or was given up after it had been sent."""
         copy, job.copy = job.copy, None
-        if copy is not None and copy.too_large:
-            self._leases.forgo(job)
+        if copy is not None and (copy.too_large or copy.nowhere):
+            if copy.nowhere:
+                self._leases.postpone(job)
+            else:
+                self._leases.forgo(job)
             if not (job.begun or job.ended_at):
                 self._begin(job)
         else:

@@ -46,14 +46,13 @@ def work(message, set_status, settings):
 '''
 
 
-class FlowTest(RightsCase):
+class FlowCase(RightsCase):
     """Everything that rbit does with RabbitMQ."""
 
     def setUp(self) -> None:
-        """Start PyBit. No exchange is there."""
+        """Start PyBit. No queue is there."""
         super().setUp()
-        for exchange in ("pybit", "rbit.status"):
-            self.channel.exchange_delete(exchange)
+        self.remove_all()
         self.web = PybitWeb(broker=self.node)
         self.addCleanup(self.web.die)
 
@@ -62,17 +61,16 @@ class FlowTest(RightsCase):
         keys = {"host": "127.0.0.1", "port": self.node.port, "user": user, "heartbeat": 2, **amqp}
         text = text.replace("[rbit]", f"[rbit]\n{FAST}")
         text = text.replace("http://localhost:8080", self.web.url)
-        return re.sub(
-            r"(?m)^user = bob$", "\n".join(f"{key} = {value}" for key, value in keys.items()), text
-        )
+        return re.sub(r"(?m)^user = bob$", "\n".join(f"{key} = {value}" for key, value in keys.items()), text)
 
     def start(self, text: str, *arguments: str, submit: bool = False) -> RbitProcess:
         """Start rbit, or rbit-submit."""
         user = re.search(r"(?m)^user = (\w+)$", text)
         assert user is not None
-        written = {"amqp_password": user[1], "pybit_password": "pass", "jobs.py": JOBS}
+        written = {"amqp_password": user[1], "guest_password": "guest", "pybit_password": "pass", "jobs.py": JOBS}
         process = self.rbit(text, *arguments, files=written, command=tuple(submit_command()) if submit else ())
-        (process.folder / "pybit_password").chmod(0o600)
+        for name in ("pybit_password", "guest_password"):
+            (process.folder / name).chmod(0o600)
         return process
 
     def complete(self, text: str, *arguments: str, submit: bool = False) -> str:
@@ -117,10 +115,15 @@ class FlowTest(RightsCase):
         self.channel.queue_delete(QUEUE)
         self.channel.exchange_delete("pybit")
 
-    def work(self, text: str, sender: str, follower: str) -> None:
-        """Have a client do all that it can."""
+    def work(self, text: str, sender: str, follower: str, ready: str) -> None:
+        """Have a client do all that it can.
+
+        Arguments:
+            text, sender, follower: the INI files of the client and of those who send to it.
+            ready: a line of the client's log after which PyBit may use the queues, a regular expression.
+        """
         self.client = client = self.start(text, "--debug")
-        client.wait_for_line("exchange unclaimed is created")
+        client.wait_for_line(ready)
         done = self.web.submit(QUEUE, package="done")
         self.wait_for(done, "Waiting", "Building", "Done")
         fails = self.web.submit(QUEUE, package="fails")
@@ -144,6 +147,21 @@ class FlowTest(RightsCase):
         client.wait_for_line(f"job {done}: Done: .* is not run")
         self.end(client)
 
+    def remove_all(self) -> None:
+        """Remove the queues and exchanges that ``work`` leaves."""
+        connection = self.node.connect()  # the test may have lost its own
+        channel = connection.channel()
+        for name in (
+            QUEUE, f"{QUEUE}.retry", f"{QUEUE}.failed", f"rbit.lease.{NAME}.{QUEUE}", f"rbit.status.{NAME}",
+            "unclaimed", NAME, f"rbit.pump.{NAME}", "rbit.pass.unclaimed",
+        ):
+            channel.queue_delete(name)
+        for exchange in ("pybit", "rbit.status", "unclaimed"):
+            channel.exchange_delete(exchange)
+        connection.close()
+
+
+class RightsTest(FlowCase):
     @example("rights rbit.ini", "rights client", "rights sender", "rights follower")
     def test_all_of_it_works_with_these_rights_and_takes_each_of_them(self, ini: str, *blocks: str) -> None:
         patterns = self.follow_docs(*blocks)
@@ -154,7 +172,7 @@ class FlowTest(RightsCase):
             {"user": "bob", "vhost": "/", **dict(zip(names, patterns["bob"], strict=True))}
         ]})
         self.make_and_remove(follower)
-        self.work(client, sender, follower)
+        self.work(client, sender, follower, "exchange unclaimed is created")
         for user, given in patterns.items():
             self.assert_least(user, given)
 

@@ -154,11 +154,13 @@ class Connection:
 
     Attributes:
         where: the node that it is to.
+        declares: whether queues and exchanges may be made, and bound.
         dropped: whether it was given up; nothing can be settled on it any more.
     """
 
     def __init__(self, amqp: AmqpSettings, name: str) -> None:
         self._connection, self.where = open_connection(amqp, name)
+        self.declares = amqp.declare
         self._asked_at: float | None = None  # time.monotonic(), while an answer is awaited
         self.dropped = False
 

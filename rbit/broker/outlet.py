@@ -22,6 +22,8 @@ from rbit.settings import AmqpSettings
 
 log = logging.getLogger("rbit.broker")
 
+NOT_MADE = "with declare = no in [amqp] rbit makes none; rbit CONFIG --definitions shows how to make it"
+
 PRECONDITION_FAILED = 406  # reply code of AMQP 0-9-1
 OTHER_TYPE = "arg 'type'"  # what RabbitMQ says to that code when an exchange that is there is of another type
 
@@ -40,6 +42,7 @@ class Outlet:
     def __init__(
         self, amqp: AmqpSettings, name: str, blocked: float, on_alarm: Callable[[str], None] = lambda reason: None
     ) -> None:
+        self._declares = amqp.declare
         self._connection, _ = open_connection(amqp, name, blocked)
         # The blocking connection would call it only after the publish.
         self._connection._impl.add_on_connection_blocked_callback(
@@ -97,13 +100,20 @@ class Outlet:
         Errors: Unroutable when no queue takes it; another PublishFailed when the broker refuses it or did not
         confirm; ConnectionLost when the connection broke, and then the broker may or may not have it.
         """
-        with translated(exchange or key):
-            self._channel.basic_publish(
-                exchange, key, body, pika.BasicProperties(**asdict(properties)), mandatory=mandatory
-            )
+        try:
+            with translated(exchange or key):
+                self._channel.basic_publish(
+                    exchange, key, body, pika.BasicProperties(**asdict(properties)), mandatory=mandatory
+                )
+        except Unroutable as error:
+            if self._declares or exchange:
+                raise
+            raise Unroutable(f"there is no queue {key}; {NOT_MADE}", refused=True) from error
 
     def ensure(self, form: Form | Topic) -> None:
-        """Makes what is missing of rbit's own. Errors: PublishFailed, ConnectionLost."""
+        """Makes what is missing of rbit's own, if it may. Errors: PublishFailed, ConnectionLost."""
+        if not self._declares:
+            return
         if isinstance(form, Form):
             self._ensure_queue(form)
         elif (form.name, form.key) not in self._there:
