@@ -13,5 +13,6 @@ from rbit.broker.subscription import Published, Subscription
 
 __all__ = [
     "DELIVERIES", "EXCHANGE", "NOT_MADE", "Connection", "Delivery", "Form", "Outlet", "PrivateQueue", "Published",
-    "Queue", "Subscription", "Topic", "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange", "returning",
+    "Queue", "Subscription", "Topic", "is_connected", "is_missing", "keeping", "of_type", "prepare_exchange",
+    "returning",
 ]
