@@ -72,7 +72,7 @@ def queues(config: Config) -> list[Form]:
         own = own_queues(name, section.queue)
         made += [
             Form(section.queue, {}),
-            returning(own["retry"], section.queue, quorum, expires=True),
+            returning(own["retry"], section.queue, quorum, expires=False),
             keeping(own["failed"], section.failed_max, quorum),
             returning(own["lease"], section.queue, quorum, expires=False),  # nobody would make it again
         ]

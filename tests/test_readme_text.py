@@ -15,7 +15,14 @@ import unittest
 from pathlib import Path
 
 from rbit import errors, message, template
-from tests import test_default_queue, test_readme, test_rights, test_tls, test_tutorial  # noqa: F401 - they cover examples
+from tests import (  # noqa: F401 - they cover examples
+    test_declare,
+    test_default_queue,
+    test_readme,
+    test_rights,
+    test_tls,
+    test_tutorial,
+)
 from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ROOT, TUTORIAL, commands, example
 
 
