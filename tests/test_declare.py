@@ -47,6 +47,14 @@ class DeclareCase(FlowCase):
         made = json.loads(self.definitions(self.text))
         self.import_(json.dumps({"permissions": made["permissions"]}))
 
+    def asks(self, name: str) -> bool:
+        """Ask RabbitMQ whether a client is connected, as other clients do."""
+        connection = Connection(amqp_settings(self.node.port), "test")
+        try:
+            return is_connected(connection, name)
+        finally:
+            connection.close()
+
     def assert_nothing_declared(self) -> None:
         """Fail if the user was ever asked for the right to configure something."""
         self.assertEqual(self.asked["bob", "configure"], set())
@@ -109,14 +117,6 @@ class DeclaredTest(DeclareCase):
         self.assertEqual(client.stop(), 0, client.output)
         self.assert_nothing_declared()
 
-    def asks(self, name: str) -> bool:
-        """Ask RabbitMQ whether a client is connected, as other clients do."""
-        connection = Connection(amqp_settings(self.node.port), "test")
-        try:
-            return is_connected(connection, name)
-        finally:
-            connection.close()
-
 
 class MissingTest(DeclareCase):
     def begin(self, text: str) -> RbitProcess:
@@ -154,6 +154,19 @@ class MissingTest(DeclareCase):
         self.wait_for(self.web.submit(QUEUE, package="done"), "Waiting", "Building", "Done")
         self.assertEqual(client.stop(), 0, client.output)
         self.assert_nothing_declared()
+
+    def test_name_is_taken_once_its_queue_is_there(self) -> None:
+        client = self.begin(self.text)
+        client.wait_for_line(f"WARNING the broker refuses the queue {NAME}: .*no other client is kept from this name")
+        self.import_(self.definitions(self.text))
+        client.wait_for_line(f"INFO the queue {NAME} is there now")
+        self.assertTrue(self.asks(NAME))
+        job = self.web.submit(QUEUE, package="long")
+        self.wait_for(job, "Waiting", "Building")
+        self.web.cancel(job)
+        client.wait_for_line(f"job {job}: Cancelled")
+        self.assertEqual(client.stop(), 0, client.output)
+        self.assertEqual(client.output.count("no other client is kept from this name"), 1)
 
     def test_check_says_what_is_missing(self) -> None:
         self.allow()

@@ -23,7 +23,19 @@ from tests import (  # noqa: F401 - they cover examples
     test_tls,
     test_tutorial,
 )
-from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ROOT, TUTORIAL, commands, example
+from tests.support.readme import (
+    BLOCKS,
+    COVERED,
+    NAMELESS,
+    PATH,
+    README,
+    RIGHTS,
+    ROOT,
+    SECURITY,
+    TUTORIAL,
+    commands,
+    example,
+)
 
 
 def sentences(text: str) -> set[str]:
@@ -39,8 +51,15 @@ class TextTest(unittest.TestCase):
 
     def test_only_what_a_command_prints_is_wider_than_120_columns(self) -> None:
         literal = {line.strip() for block in BLOCKS.values() for line in block.splitlines()}
-        long = [line for line in (README + TUTORIAL).splitlines() if len(line) > 120]
+        long = [line for line in (README + TUTORIAL + RIGHTS + SECURITY).splitlines() if len(line) > 120]
         self.assertEqual([line for line in long if line.strip() not in literal], [])
+
+    def test_each_test_that_a_claim_about_security_names_is_there(self) -> None:
+        named = set(re.findall(r"``(test_\w+)``", SECURITY))
+        there = {name for path in (ROOT / "tests").glob("test_*.py")
+                 for name in re.findall(r"(?m)^    def (test_\w+)", path.read_text("utf-8"))}
+        self.assertGreater(len(named), 20)
+        self.assertEqual(named - there, set())
 
     def test_no_sentence_of_the_readme_is_in_the_tutorial(self) -> None:
         both = sentences(README) & sentences(TUTORIAL)

@@ -1,4 +1,4 @@
-"""The literal blocks of README.rst and of the tutorial by their names, and a test case that runs them.
+"""The literal blocks of README.rst and of documents by their names, and a test case that runs them.
 
 A block's name stands in a comment before it: ``.. example: NAME``. It runs in the process that tests.
 """
@@ -22,8 +22,8 @@ from docutils import nodes
 from tests.support.case import BrokerCase
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DOCUMENTS = ("README.rst", "docs/tutorial.rst", "docs/rights.rst")
-README, TUTORIAL, RIGHTS = ((ROOT / name).read_text("utf-8") for name in DOCUMENTS)
+DOCUMENTS = ("README.rst", "docs/tutorial.rst", "docs/rights.rst", "docs/security.rst")
+README, TUTORIAL, RIGHTS, SECURITY = ((ROOT / name).read_text("utf-8") for name in DOCUMENTS)
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 COVERED: set[str] = set()
 
@@ -31,7 +31,7 @@ COVERED: set[str] = set()
 def read() -> tuple[dict[str, str], list[str]]:
     """Return the named literal blocks, and the first lines of those without a name."""
     strict = {"report_level": 2, "halt_level": 2}
-    texts = (README, TUTORIAL, RIGHTS)
+    texts = (README, TUTORIAL, RIGHTS, SECURITY)
     documents = [docutils.core.publish_doctree(text, settings_overrides=strict) for text in texts]
     named: dict[str, str] = {}
     nameless = []
