@@ -157,7 +157,7 @@ class MissingTest(DeclareCase):
 
     def test_name_is_taken_once_its_queue_is_there(self) -> None:
         client = self.begin(self.text)
-        client.wait_for_line(f"WARNING the broker refuses the queue {NAME}: .*no other client is kept from this name")
+        client.wait_for_line(f"WARNING the broker refuses the queue {NAME}: .*no other client is kept from")
         self.import_(self.definitions(self.text))
         client.wait_for_line(f"INFO the queue {NAME} is there now")
         self.assertTrue(self.asks(NAME))
