@@ -20,7 +20,7 @@ QUEUE, NAME = "cnx_any_latex_pdf", "bob-villa"
 FAST = """
 polling_time = 0.2
 lease_after = 0.2
-lease_ttl = 6
+lease_ttl = 60
 lease_renew = 0.2
 retry_delay = 1
 """
@@ -58,7 +58,7 @@ class FlowCase(RightsCase):
 
     def configured(self, text: str, user: str, **amqp: object) -> str:
         """Return the configuration of the docs for this test: it works fast, with the stand-in and the node."""
-        keys = {"host": "127.0.0.1", "port": self.node.port, "user": user, "heartbeat": 2, **amqp}
+        keys = {"host": "127.0.0.1", "port": self.node.port, "user": user, "heartbeat": 10, **amqp}
         text = text.replace("[rbit]", f"[rbit]\n{FAST}")
         text = text.replace("http://localhost:8080", self.web.url)
         return re.sub(r"(?m)^user = bob$", "\n".join(f"{key} = {value}" for key, value in keys.items()), text)
@@ -76,7 +76,7 @@ class FlowCase(RightsCase):
     def complete(self, text: str, *arguments: str, submit: bool = False) -> str:
         """Run a command to its end, and return what it wrote."""
         process = self.start(text, *arguments, submit=submit)
-        self.assertEqual(process.wait(60), 0, process.output)
+        self.assertEqual(process.wait(120), 0, process.output)
         self.assertNotIn("REFUSED", process.output)
         return process.output
 
@@ -92,7 +92,7 @@ class FlowCase(RightsCase):
     def wait_for(self, job: int, *expected: str) -> None:
         """Wait until PyBit has these statuses of a job, oldest first."""
         self.wait_until(
-            lambda: [status for status, _ in self.web.history(job)] == list(expected), 30,
+            lambda: [status for status, _ in self.web.history(job)] == list(expected), 90,
             lambda: f"{expected}, not {self.web.history(job)}; rbit wrote:\n{self.client.output}",
         )
 

@@ -5,6 +5,7 @@ It runs in the process that tests.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from typing import ClassVar
@@ -32,21 +33,28 @@ class RightsCase(OwnNodeCase):
     """
 
     asked: ClassVar[dict[tuple[str, str], set[str]]] = defaultdict(set)
-    _server: ClassVar[Server | None] = None
 
     @classmethod
     def make_node(cls) -> PrivateNode:
         """Return a node that asks us, too."""
         if cls._own is None:
-            port = free_port()
-            cls._server = Server(port, cls._answer)
-            cls.addClassCleanup(cls._server.end)
+            port = cls._serve()
             kinds = ("user", "vhost", "resource", "topic")
             paths = ", ".join(f'{{{kind}_path, "http://127.0.0.1:{port}/{kind}"}}' for kind in kinds)
             cls._own = PrivateNode(advanced=ADVANCED.format(paths=paths), plugins=(PLUGIN,))
             cls.addClassCleanup(cls._own.stop)
             cls._own.start()
         return cls._own
+
+    @classmethod
+    def _serve(cls) -> int:
+        """Listen to what RabbitMQ asks; return the port."""
+        while True:
+            port = free_port()
+            with contextlib.suppress(OSError):  # another process has it by now
+                server = Server(port, cls._answer)
+                cls.addClassCleanup(server.end)
+                return port
 
     @classmethod
     def _answer(cls, request: Request, server: Server) -> Answer:
