@@ -64,6 +64,7 @@ class Presence:
             queue.listen(lambda body, properties: self._come.append((body, properties)))
             self._queue = queue
         except NameTaken as error:
+            self._missing = False
             self._taken(error, now, first)
             return False
         except QueueUnavailable as error:
@@ -102,7 +103,9 @@ class Presence:
             self._queue = None
             self._began = self._try_at = max(self._try_at, time.monotonic())
             self._wanted = True
-        self._wanted = self._wanted or (self._missing and time.monotonic() >= self._try_at)
+        if self._missing and time.monotonic() >= self._try_at:
+            self._began = self._try_at
+            self._wanted = True
         if self._wanted:
             self.claim(connection)
 

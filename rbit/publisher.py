@@ -212,11 +212,11 @@ class Publisher(threading.Thread):
         try:
             outlet.publish(copy.queue, copy.body, properties, copy.exchange, copy.mandatory)
         except PublishFailed as error:
-            if error.refused:
-                copy.refuse()
             copy.nowhere = copy.whole and isinstance(error, Unroutable) and not self._amqp.declare
             if copy.nowhere:
-                return False
+                return False  # and it counts as sent, for ``done`` is about to be called
+            if error.refused:
+                copy.refuse()
             raise
         steps.reached(f"{what} confirmed")
         if left_out:
