@@ -64,7 +64,7 @@ def protection(document: Document, section: str, values: dict[str, Any], wanted:
 
 
 def warnings(document: Document, protections: Mapping[str, Tls | None], known: str) -> Iterator[str]:
-    """Yields a line for each thing that lets others read a password.
+    """Yields a line for each thing that lets others read a password, or a key.
 
     Arguments:
         protections: of each section.
@@ -77,14 +77,14 @@ def warnings(document: Document, protections: Mapping[str, Tls | None], known: s
                 "verify = yes, with ca_file for an authority of your own, ends that", section, "verify"
             )
     readers = _readers(document.path)
-    for section in protections:
+    for section, made in protections.items():
         if readers and document.sections.get(section, {}).get("password", "") not in ("", known):
             path = printable(document.path)
             yield document.line(
                 f"{readers} can read it in this file: chmod 600 {path}, or name a password_file instead",
                 section, "password",
             )
-        for key in ("password_file", "key_file"):
+        for key in ("password_file", "key_file" if made and made.key_file else "cert_file"):
             yield from _warning(document, section, key)
 
 

@@ -5,6 +5,7 @@ Job code is imported in child processes only, as a worker would.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from rbit import config, runners
 from rbit.broker import Connection, Queue
 from rbit.config import AmqpSettings, Config, RunnerSettings
+from rbit.definitions import Missing
 from rbit.errors import BrokerError, BrokerRefused, ConfigError, QueueUnavailable, RbitError
 from rbit.tree import Forest, Tree
 
@@ -39,6 +41,8 @@ def report(path: str, examine: Callable[[Config], object]) -> list[str]:
     for section in settings.runners:
         for warning in runners.make(section).warnings:
             warn(f"{path}: [runner:{section.queue}] runner: {warning}")
+    for line in check.missing(settings):
+        warn(line)
     folder = settings.client.log_dir
     if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
         warn(f"{path}: [rbit] log_dir: {folder!r} is no folder that can be written, so there will be no job logs")
@@ -87,11 +91,24 @@ class Check:
             connection = Connection(amqp, "rbit --check")
             if len(amqp.nodes) > 1:
                 self.answers = [f"RabbitMQ answers at {connection.where}"]
-            self.states = dict(look(connection, names))
+            then = "will be created" if amqp.declare else "and rbit may not create it"
+            self.states = dict(look(connection, names, then))
         except BrokerRefused as error:
             return [str(error)]
         except BrokerError as error:
             warn(f"{error}; the queues were not looked at")
+        return []
+
+    def missing(self, settings: Config) -> list[str]:
+        """Returns a line for each queue that is missing and that rbit may not create; without an answer none."""
+        if settings.amqp.declare or not self.states:
+            return []
+        with contextlib.suppress(BrokerError):  # it has just been asked, and its refusals were said
+            connection = Connection(settings.amqp, "rbit --check")
+            try:
+                return Missing(settings).look(connection)
+            finally:
+                connection.close()
         return []
 
     def _run(self, command: Sequence[str]) -> tuple[int | None, list[str]]:
@@ -124,8 +141,16 @@ def wait_for(tree: Tree, pid: int, limit: float) -> int | None:
             return None
 
 
-def look(connection: Connection, names: list[str]) -> Iterator[tuple[str, str]]:
-    """Yields each queue with its state in words, and closes the connection. Errors: ConnectionLost."""
+def look(connection: Connection, names: list[str], then: str) -> Iterator[tuple[str, str]]:
+    """Yields each queue with its state in words, and closes the connection.
+
+    Arguments:
+        connection: an open connection.
+        names: of the queues.
+        then: what becomes of one that is missing, in words.
+
+    Errors: ConnectionLost.
+    """
     try:
         for name in names:
             try:
@@ -134,7 +159,7 @@ def look(connection: Connection, names: list[str]) -> Iterator[tuple[str, str]]:
                 warn(f"the broker refuses the queue {error}")
                 yield name, "refused by the broker"
                 continue
-            yield name, "missing, will be created" if count is None else f"messages waiting: {count}"
+            yield name, f"missing, {then}" if count is None else f"messages waiting: {count}"
     finally:
         connection.close()
 

@@ -20,6 +20,7 @@ from rbit.cancels import Cancels
 from rbit.commands import Commands
 from rbit.crew import Crew
 from rbit.default_queue import DefaultQueue
+from rbit.definitions import Missing
 from rbit.errors import ConnectionLost
 from rbit.feed import Feed
 from rbit.figures import Figures
@@ -79,7 +80,7 @@ class Client:
         self._pump = Pump(config.amqp, config.client.name, front(), self._runs) if front else None
         quorum = config.amqp.queue_type == "quorum"
         arrived = self._pump.wake if self._pump else None
-        self._feed = Feed(config.client.name, self._publisher, arrived, quorum)
+        self._feed = Feed(config.client.name, self._publisher, arrived, quorum, config.amqp.declare)
         self._cancels = Cancels(remembered(config.runners))
         timeout = config.pybit.gate_timeout if config.pybit else 0.0
         caught_up = self._pump.caught_up if self._pump else threading.Event()
@@ -104,6 +105,7 @@ class Client:
             rota=self._rota, settlement=self._settlement, crew=self._crew, default=self._default,
             sources=self._sources, take=self._intake.change, lose=self._lose,
         )
+        self._missing = Missing(config)
         longest_turn = 2 * (config.amqp.heartbeat + SILENCE)
         self._notifier = Notifier(longest_turn)
         self.figures = Figures(queues, longest_turn, self._link, self._crew, self._settlement, pump=self._pump)
@@ -197,6 +199,8 @@ class Client:
         """Looks at every queue after a connection was made, once the client's name is ours."""
         try:
             if self._presence.claim(connection):
+                for line in self._missing.look(connection):
+                    log.error("%s", line)
                 self._sources.prepare(connection)
                 self._claims.search_anew()
                 self._default.begin()

@@ -62,6 +62,10 @@ def parser() -> Parser:
     made.add_argument("--once", action="store_true", help="work off what is there now, then exit")
     made.add_argument("--check", action="store_true", help="check CONFIG and what it names, then exit")
     made.add_argument(
+        "--definitions", action="store_true", help="show what the user of CONFIG needs on RabbitMQ, as JSON for "
+        "rabbitmqctl import_definitions, then exit",
+    )
+    made.add_argument(
         "--list-failed", metavar="QUEUE", help="show the messages of QUEUE whose jobs have failed, then exit"
     )
     made.add_argument(
@@ -83,10 +87,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns what the command line says; ends as argparse does when it is wrong."""
     made = parser()
     options = made.parse_args(arguments)
-    given = [option for option in ("list-failed", "retry-failed", "once", "check", "poll-time")
+    given = [option for option in ("list-failed", "retry-failed", "definitions", "once", "check", "poll-time")
              if getattr(options, option.replace("-", "_")) not in (None, False)]
     failed = [option for option in given if option.endswith("-failed")]
-    if failed and len(given) > 1:
+    if (failed or options.definitions) and len(given) > 1:
         made.error(f"--{given[0]} does not go with --{given[1]}")
     if options.check and options.once:
         made.error("--check does not go with --once")
@@ -108,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Does what the command line asks for; returns the exit status. Errors: RbitError."""
     # Here and not above: they load pika, which "rbit --version" can do without.
-    from rbit import check, failed  # noqa: PLC0415
+    from rbit import check, definitions, failed  # noqa: PLC0415
     from rbit.client import Client  # noqa: PLC0415
 
     if options.check:
@@ -117,6 +121,8 @@ def run(options: argparse.Namespace) -> int:
     # One that comes from here on, and may be about a newer file, is obeyed when the client's loop takes it over.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     settings, made = read(options)
+    if options.definitions:
+        return say(definitions.text(settings), PROGRAM)
     if options.list_failed is not None:
         return say(failed.Failed(settings, options.list_failed, options.match or "").table(), PROGRAM)
     if options.retry_failed is not None:

@@ -28,7 +28,7 @@ from rbit.errors import (
 )
 from rbit.message import Properties, Settled
 from rbit.repeats import wait_after, worth_saying
-from rbit.settings import LONGEST_NAME, Config
+from rbit.settings import Config, turn_queue
 from rbit.sweep import LONGEST, Sweep
 
 log = logging.getLogger("rbit.client")
@@ -180,7 +180,7 @@ class DefaultQueue(threading.Thread):
 
         What another one has taken, and is about to give back, would be missed.
         """
-        turn = f"rbit.pass.{self._name}".encode()[:LONGEST_NAME].decode("utf-8", "ignore")
+        turn = turn_queue(self._name)
         said = False
         while not self._stopping:
             try:

@@ -22,17 +22,21 @@ class Feed:
         arrived: called when the client's own queue has got an update, in the publisher's thread; None without
             ``[pybit]``: then there is no such queue.
         quorum: whether that is a quorum queue.
+        binds: whether it is bound to the exchange. Else what is for PyBit goes to it besides: nothing tells
+            whether somebody else has bound it, if another queue takes what is published.
 
     Attributes:
         client: as given.
     """
 
     def __init__(
-        self, client: str, publisher: Publisher, arrived: Callable[[], None] | None, quorum: bool
+        self, client: str, publisher: Publisher, arrived: Callable[[], None] | None, quorum: bool,
+        binds: bool = True,
     ) -> None:
         self.client = client
         self._publisher = publisher
         self._arrived = arrived
+        self._binds = binds
         self._queue = Form(OWN_QUEUE + client, of_type(quorum))
         self._topic = Topic(EXCHANGE, strict=True)
         self._own = Topic(EXCHANGE, self._queue, OWN_KEY + client, strict=True)
@@ -64,15 +68,16 @@ class Feed:
                 self._arrived()
 
         def tried(confirmed: bool) -> None:
-            if to_pybit and copy.cancelled:
+            if to_pybit and (copy.cancelled or (confirmed and not bound)):
                 self._publisher.put(
                     Copy(self._queue.name, copy.body, replace(copy.properties, headers=None), settled, self._queue)
                 )
             else:
                 settled(confirmed)
 
+        bound = to_pybit and self._binds
         copy = Copy(
-            update.key, update.body, update.properties(to_pybit, answers), tried,
-            form=self._own if to_pybit else self._topic, exchange=EXCHANGE, mandatory=to_pybit, optional=True,
+            update.key, update.body, update.properties(bound, answers), tried,
+            form=self._own if bound else self._topic, exchange=EXCHANGE, mandatory=bound, optional=True,
         )
         self._publisher.put(copy)

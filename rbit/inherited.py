@@ -12,6 +12,9 @@ from rbit.files import CREDENTIALS
 PREFIX = "RBIT_"  # variables that rbit sets for a job; a job must not inherit those of an outer one
 OF_SERVICE = (  # of systemd, for the process that it has started; see systemd.exec(5)
     CREDENTIALS, "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
+    "INVOCATION_ID", "SYSTEMD_EXEC_PID", "MAINPID", "MANAGERPID", "PIDFILE", "JOURNAL_STREAM", "LOG_NAMESPACE",
+    "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "LOGS_DIRECTORY", "CONFIGURATION_DIRECTORY",
+    "FDSTORE", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE",
 )
 _hidden = set(OF_SERVICE)
 

@@ -16,6 +16,7 @@ from functools import partial
 from rbit.fate import Fates
 from rbit.job import Job
 from rbit.publisher import Copy, Publisher
+from rbit.repeats import worth_saying
 from rbit.settings import ClientSettings
 
 log = logging.getLogger("rbit.client")
@@ -42,6 +43,7 @@ class Leases:
         self._fates = fates
         self._publisher = publisher
         self._done = done
+        self._homeless = 0  # leases for which there was no queue
 
     @property
     def at_once(self) -> bool:
@@ -70,10 +72,21 @@ class Leases:
         job.lease_at = math.inf
         log.warning("%s: its headers leave no room for those of a lease; it runs without one", job)
 
+    def postpone(self, job: Job) -> None:
+        """Notes that there is no queue for the lease of a job; it is tried again when it would be renewed."""
+        job.lease_at = time.monotonic() + self.settings.lease_renew
+        self._homeless += 1
+        if worth_saying(self._homeless):
+            log.error(
+                "%s: there is no queue for its lease, so it runs without one, and may be run twice if it takes "
+                "long; rbit CONFIG --definitions shows how to make it", job
+            )
+
     def confirmed(self, job: Job) -> None:
         """Notes that the broker has a lease, which is to be fetched now."""
         self.await_(job)
         self.renewed += job.leases > 1
+        self._homeless = 0
         now = time.monotonic()
         settings = job.lease_settings or self.settings
         job.lease_at = now + settings.lease_renew

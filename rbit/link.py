@@ -58,6 +58,7 @@ class Link:
     def wait_for_leases(self, lease_ttl: float) -> None:
         """Sets the longest wait between two attempts. Arguments: seconds that a lease lasts."""
         self._longest = min(LONGEST_WAIT, max(HURRY, OF_A_LEASE * lease_ttl))
+
     @property
     def heard_at(self) -> float:
         """time.monotonic() when something came from the broker last; until then the start. Any thread may ask."""

@@ -10,13 +10,14 @@ import logging
 import time
 from collections import deque
 
-from rbit.broker import Connection, PrivateQueue, prepare_exchange
+from rbit.broker import Connection, PrivateQueue, is_missing, prepare_exchange
 from rbit.errors import NameTaken, QueueUnavailable
 from rbit.message import Properties
 
 log = logging.getLogger("rbit.client")
 
 TRY_EVERY = 1.0  # seconds
+LOOK_EVERY = 10.0  # seconds between two looks for a queue that somebody else has to make
 
 
 class Presence:
@@ -34,6 +35,7 @@ class Presence:
         self._began = 0.0  # time.monotonic() of the first try
         self._try_at = 0.0  # time.monotonic() of the next one
         self._wanted = True  # whether it is to be tried
+        self._missing = False  # whether its queue is, and somebody else has to make it
         self._queue: PrivateQueue | None = None
         self._come: deque[tuple[bytes, Properties]] = deque()
 
@@ -41,6 +43,7 @@ class Presence:
         """Notes that there is a new connection."""
         self._began = self._try_at = time.monotonic()
         self._wanted = True
+        self._missing = False
         self._queue = None
 
     def claim(self, connection: Connection) -> bool:
@@ -61,14 +64,24 @@ class Presence:
             queue.listen(lambda body, properties: self._come.append((body, properties)))
             self._queue = queue
         except NameTaken as error:
+            self._missing = False
             self._taken(error, now, first)
             return False
         except QueueUnavailable as error:
-            if queue is None:
+            was_missing, self._missing = self._missing, not connection.declares and is_missing(error)
+            if self._missing:
+                self._try_at = now + LOOK_EVERY
+            if was_missing and self._missing:
+                pass  # that was said
+            elif queue is None:
                 what = "no other client is kept from this name, and"
                 log.warning("the broker refuses the queue %s, so %s no job can be cancelled", error, what)
             else:
                 log.warning("the broker refuses to bind or read the queue %s, so no job can be cancelled", error)
+        else:
+            if self._missing:
+                log.info("the queue %s is there now", self._name)
+            self._missing = False
         self._wanted = False
         self._held_once = True
         return True
@@ -89,6 +102,9 @@ class Presence:
             self._queue.close()
             self._queue = None
             self._began = self._try_at = max(self._try_at, time.monotonic())
+            self._wanted = True
+        if self._missing and time.monotonic() >= self._try_at:
+            self._began = self._try_at
             self._wanted = True
         if self._wanted:
             self.claim(connection)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from rbit import envelope, steps
 from rbit.broker import Form, Outlet, Sending, Topic
-from rbit.errors import BrokerError, ConnectionLost, PublishFailed
+from rbit.errors import BrokerError, ConnectionLost, PublishFailed, Unroutable
 from rbit.message import Properties
 from rbit.output import visible
 from rbit.repeats import LONGEST_WAIT, wait_after, worth_saying
@@ -44,6 +44,7 @@ class Copy:
         whole: whether it is given up if its headers do not fit a frame; else it goes without the largest.
         too_large: whether it was given up for that.
         left_out: the names of headers that it went without.
+        nowhere: whether it was given up, as one that is ``whole``, for its queue is missing and may not be made.
         exchange: where to, if not to a queue: then it is a status.
         mandatory: whether a queue must take it.
         optional: whether it is given up when the broker, or one of the queues that it goes to, refuses it.
@@ -57,6 +58,7 @@ class Copy:
     whole: bool = False
     too_large: bool = False
     left_out: str = ""
+    nowhere: bool = False
     exchange: str = ""
     mandatory: bool = True
     optional: bool = False
@@ -166,7 +168,7 @@ class Publisher(threading.Thread):
     def _try(self, copies: list[Copy]) -> None:
         confirmed = self._publish(copies)
         for copy in copies:
-            if copy in confirmed or copy.cancelled or copy.too_large:
+            if copy in confirmed or copy.cancelled or copy.too_large or copy.nowhere:
                 self._waiting.remove(copy)
                 self._finish(copy, copy in confirmed)
 
@@ -245,10 +247,12 @@ class Publisher(threading.Thread):
         for copy, failure in failures.items():
             if failure is None:
                 self._confirmed(copy)
-            elif failure.refused:
+                continue
+            copy.nowhere = copy.whole and isinstance(failure, Unroutable) and not self._amqp.declare
+            if failure.refused and not copy.nowhere:  # else it counts as sent, for ``done`` is about to be called
                 copy.refuse()
         wrong = [failure for failure in failures.values() if failure is not None]
-        if len(copies) == 1 and wrong:
+        if len(copies) == 1 and wrong and not copies[0].nowhere:
             raise wrong[0]
         if wrong:
             log.debug("statuses that are tried alone: %d: %s", len(wrong), wrong[0])

@@ -22,7 +22,7 @@ from rbit.front import Front
 from rbit.held import Hand, Held, content
 from rbit.message import OUTAGES, Answer
 from rbit.repeats import wait_after, worth_saying
-from rbit.settings import AmqpSettings
+from rbit.settings import AmqpSettings, pump_queue
 from rbit.teller import Teller
 
 log = logging.getLogger("rbit.status")
@@ -125,7 +125,7 @@ class Pump(threading.Thread):
         self._connection = connection = Connection(self._amqp, f"rbit {self._client} (pump)")
         try:
             # Of two pumps each would hold a part of a job's updates: they would arrive in any order.
-            PrivateQueue(connection, f"rbit.pump.{self._client}")
+            PrivateQueue(connection, pump_queue(self._client))
         except QueueUnavailable as error:
             log.debug("statuses for PyBit: no other pump is kept from their queue: %s", error)
         except NameTaken as error:

@@ -147,6 +147,7 @@ AMQP_KEYS = (
     Key("virtual_host", _short, "a name of 1 to 255 bytes", default="/"),
     Key("heartbeat", _heartbeat, "a whole number of seconds from 1 to 65535", default="30"),
     Key("connect_timeout", ini.seconds, ini.SECONDS, default="60"),
+    Key("declare", ini.switch, SWITCH, default="yes"),
     Key("queue_type", ini.matching("classic|quorum"), "classic or quorum", default="classic"),
 )
 PYBIT_KEYS = (

@@ -78,6 +78,7 @@ class AmqpSettings:
         connect_timeout: seconds for which the first connection is tried.
         queue_type: ``classic`` or ``quorum``: the type of the durable queues of rbit's own.
         tls: None for none.
+        declare: whether queues and exchanges may be made, and bound.
     """
 
     host: tuple[tuple[str, int | None], ...]
@@ -89,6 +90,7 @@ class AmqpSettings:
     connect_timeout: float
     queue_type: str
     tls: Tls | None = None
+    declare: bool = True
 
     @property
     def nodes(self) -> list[tuple[str, int]]:
@@ -179,3 +181,13 @@ def own_queues(name: str, queue: str) -> dict[str, str]:
         queue: the queue that is worked off.
     """
     return {"lease": f"rbit.lease.{name}.{queue}", "retry": f"{queue}.retry", "failed": f"{queue}.failed"}
+
+
+def pump_queue(name: str) -> str:
+    """Return the name of the queue that only one pump of a client has. Arguments: the client's name."""
+    return f"rbit.pump.{name}"
+
+
+def turn_queue(queue: str) -> str:
+    """Return the name of the queue that only who goes through a default queue has. Arguments: its name."""
+    return f"rbit.pass.{queue}".encode()[:LONGEST_NAME].decode("utf-8", "ignore")

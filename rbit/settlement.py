@@ -194,8 +194,11 @@ class Settlement:
     def _leased(self, job: Job, confirmed: bool) -> None:
         """Goes on with a job whose lease is published, or was given up after it had been sent."""
         copy, job.copy = job.copy, None
-        if copy is not None and copy.too_large:
-            self.leases.forgo(job)
+        if copy is not None and (copy.too_large or copy.nowhere):
+            if copy.nowhere:
+                self.leases.postpone(job)
+            else:
+                self.leases.forgo(job)
             if not (job.begun or job.ended_at):
                 self._begin(job)
         else:
@@ -211,7 +214,7 @@ class Settlement:
     @property
     def leases_renewed(self) -> int:
         """How many leases RabbitMQ has confirmed after the first of their jobs."""
-        return self._leases.renewed
+        return self.leases.renewed
 
     @property
     def needs_time(self) -> bool:

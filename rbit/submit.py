@@ -9,14 +9,22 @@ from functools import partial
 
 from rbit import config, console, errors, ini, submission
 from rbit.arguments import PROGRAM, parse
-from rbit.broker import EXCHANGE, Connection, Published, Queue, Subscription, prepare_exchange
+from rbit.broker import (
+    EXCHANGE,
+    NOT_MADE,
+    Connection,
+    Published,
+    Queue,
+    Subscription,
+    is_connected,
+    prepare_exchange,
+)
 from rbit.console import complain
 from rbit.errors import (
     BrokerError,
     BrokerRefused,
     BrokerUnreachable,
     ConnectionLost,
-    QueueUnavailable,
     Unroutable,
     UsageError,
 )
@@ -43,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Does what the command line asks for; returns the exit status. Errors: RbitError."""
     settings = config.read(options.config)
+    if options.wait and not settings.amqp.declare:
+        raise UsageError("--wait makes a queue for the statuses, which declare = no in [amqp] forbids")
     try:
         if options.cancel is not None:
             return cancel(settings, options)
@@ -137,6 +147,8 @@ def prepare(connection: Connection, settings: Config, queue: str) -> None:
     made = Queue(connection, queue)
     if made.count() is not None:
         return
+    if not settings.amqp.declare:
+        raise BrokerUnreachable(f"there is no queue {ini.printable(queue)} on RabbitMQ; {NOT_MADE}")
     if queue not in known:
         guess = ini.near(queue, known)
         hint = f"; did you mean {guess}?" if guess else ""
@@ -199,7 +211,7 @@ def cancel(settings: Config, options: argparse.Namespace) -> int:
     connection = Connection(settings.amqp, PROGRAM)
     prepare_exchange(connection)
     # What finds no queue may be collected in another one, for ever.
-    there = has_queue(connection, options.client)
+    there = is_connected(connection, options.client)
     connection.close()
     if not there:
         raise BrokerUnreachable(nobody)
@@ -211,11 +223,3 @@ def cancel(settings: Config, options: argparse.Namespace) -> int:
     finally:
         sender.close()
     return console.say([f"job {options.cancel}: {client} is asked to cancel it"], PROGRAM)
-
-
-def has_queue(connection: Connection, client: str) -> bool:
-    """Whether a client has its queue, so far as RabbitMQ says it. Errors: ConnectionLost."""
-    try:
-        return Queue(connection, client).count() is not None
-    except QueueUnavailable:  # another connection's own
-        return True

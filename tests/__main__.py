@@ -17,9 +17,9 @@ from typing import BinaryIO
 AT_ONCE = 8  # parts
 # The longest first: one to two and a half minutes.
 LETTERS = (
-    "b", "rec", "pu", "p[!u]", "fa[!u]", "submit[._][!fr]", "submit_[fr]", "[ehk]", "me", "[jm]o", "su[!b]",
-    "l[aei]", "lo", "s[ht]", "faults.py", "[ad]", "[cf][!ao]", "[stw][!htu]", "tu", "faults_", "re[ap]", "rel", "c[ao]n",
-    "[cg][ao][mt]",
+    "b", "rec", "pu[bm]", "pus", "p[!u]", "fa[!u]", "submit[._][!fr]", "submit_[fr]", "[ehk]", "me", "[jm]o",
+    "su[!b]", "l[aei]", "lo", "s[ht]", "faults.py", "[ad]", "[cf][!ao]", "[stw][!htu]", "tu", "faults_",
+    "r[ei][apg]", "rel", "c[ao]n", "[cg][ao][mt]",
 )
 PARTS = tuple(f"test_{letters}*" for letters in LETTERS)
 

@@ -22,7 +22,7 @@ FLOORS = (
     {"broker", "envelope", "tree", "update", "runners", "worker", "front"},
     {"publisher", "process", "link", "presence", "sources", "status", "held", "web", "submission", "watch",
      "sender", "sweep"},
-    {"feed", "caller"},
+    {"feed", "caller", "definitions"},
     {"job", "teller"},
     {"gate", "claims", "fate", "default_queue", "pump", "report"},
     {"slot", "leases", "commands"},

@@ -90,7 +90,7 @@ class PackagesTest(unittest.TestCase):
     def test_the_source_distribution_holds_what_the_checks_need(self) -> None:
         wanted = {
             ".ci/run", "CHANGES.rst", "LICENSE.txt", "Makefile", "README.rst", "docs/design.rst",
-            "docs/processors.rst", "docs/tutorial.rst",
+            "docs/processors.rst", "docs/rights.rst", "docs/security.rst", "docs/tutorial.rst",
             "examples/demo.py", "examples/module.html", "examples/supervisor/rbit.conf",
             "examples/systemd/rbit@.service", "pyproject.toml", "rbit.ini.example", "setup.py",
             "tests/__init__.py", "tests/captures/build_request.json", "tests/support/node.py",

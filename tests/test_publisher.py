@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import unittest
+from dataclasses import replace
 from functools import partial
 from unittest import mock
 
@@ -51,6 +52,17 @@ class PublisherTest(BrokerCase):
         connections = ("--silent", "list_connections", "name")
         self.wait_until(lambda: len(self.node.ctl(*connections).splitlines()) <= 2, what="the end of the others")
         self.assertEqual(self.bodies(queue), [b"a"])
+
+    def test_lease_for_which_there_is_no_queue_is_given_up_where_none_may_be_made(self) -> None:
+        publisher = Publisher(replace(amqp_settings(self.node.port), declare=False), "test")
+        publisher.start()
+        self.addCleanup(publisher.join, 10.0)
+        self.addCleanup(publisher.close)
+        lease = replace(self.copy(self.queue_name("missing"), "a"), whole=True)
+        publisher.put(lease)
+        self.wait_until(lambda: self.results == {"a": False}, 60, "the end of the lease")
+        self.assertTrue(lease.nowhere)
+        self.assertFalse(lease.cancel(), "what was done is called, so a job must wait for it")
 
     def test_what_waits_for_long_is_tried_within_a_second_once_rbit_is_stopping(self) -> None:
         queue = self.queue_name("missing")

@@ -16,14 +16,28 @@ from pathlib import Path
 
 from rbit import errors, message, template
 from tests import (  # noqa: F401 - they cover examples
+    test_declare,
     test_default_queue,
     test_metrics,
     test_processors,
     test_readme,
+    test_rights,
     test_tls,
     test_tutorial,
 )
-from tests.support.readme import BLOCKS, COVERED, NAMELESS, PATH, README, ROOT, TEXTS, TUTORIAL, commands, example
+from tests.support.readme import (
+    BLOCKS,
+    COVERED,
+    NAMELESS,
+    PATH,
+    README,
+    ROOT,
+    SECURITY,
+    TEXTS,
+    TUTORIAL,
+    commands,
+    example,
+)
 
 
 def sentences(text: str) -> set[str]:
@@ -41,6 +55,13 @@ class TextTest(unittest.TestCase):
         literal = {line.strip() for block in BLOCKS.values() for line in block.splitlines()}
         long = [line for line in "".join(TEXTS).splitlines() if len(line) > 120]
         self.assertEqual([line for line in long if line.strip() not in literal], [])
+
+    def test_each_test_that_a_claim_about_security_names_is_there(self) -> None:
+        named = set(re.findall(r"``(test_\w+)``", SECURITY))
+        there = {name for path in (ROOT / "tests").glob("test_*.py")
+                 for name in re.findall(r"(?m)^    def (test_\w+)", path.read_text("utf-8"))}
+        self.assertGreater(len(named), 20)
+        self.assertEqual(named - there, set())
 
     def test_no_sentence_of_the_readme_is_in_the_tutorial(self) -> None:
         both = sentences(README) & sentences(TUTORIAL)

@@ -268,6 +268,18 @@ class ReadersTest(SecretsCase):
                 with self.subTest(section=section, mode=oct(mode)):
                     self.assertEqual(self.said(text, 0o644), expected)
 
+    def test_key_in_the_file_of_its_certificate_is_one_that_others_must_not_read(self) -> None:
+        made = Certificates(Path(self.folder)).issue("a")
+        for section, text in {
+            "amqp": with_lines("amqp", "ssl = yes\ncert_file = a.pem"),
+            "pybit": with_lines("pybit", WEB + "cert_file = a.pem"),
+        }.items():
+            for mode, who in ((0o644, "its group and others"), (0o640, "its group"), (0o600, "")):
+                made.chmod(mode)
+                said = f"rbit.ini: [{section}] cert_file: {who} can read this file: chmod 600 {made}"
+                with self.subTest(section=section, mode=oct(mode)):
+                    self.assertEqual(self.said(text, 0o644), [said] if who else [])
+
     def test_group_of_another_users_file_is_how_rbit_reads_it(self) -> None:
         text = with_lines("amqp", "password = p")
         with mock.patch("os.geteuid", return_value=os.geteuid() + 1):

@@ -154,12 +154,14 @@ class Connection:
 
     Attributes:
         where: the node that it is to.
+        declares: whether queues and exchanges may be made, and bound.
         dropped: whether it was given up; nothing can be settled on it any more.
         heard_at: time.monotonic() when the broker's last answer, or heartbeat, was read.
     """
 
     def __init__(self, amqp: AmqpSettings, name: str) -> None:
         self._connection, self.where = open_connection(amqp, name)
+        self.declares = amqp.declare
         self._asked_at: float | None = None  # time.monotonic(), while an answer is awaited
         self.dropped = False
         self.heard_at = time.monotonic()

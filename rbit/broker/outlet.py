@@ -16,11 +16,13 @@ from rbit.broker.burst import Burst, Sending, not_taken
 from rbit.broker.connection import open_connection, reason
 from rbit.broker.forms import Form, Topic, other_type
 from rbit.broker.queue import NOT_FOUND, is_missing
-from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed
+from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed, Unroutable
 from rbit.message import Properties
 from rbit.settings import AmqpSettings
 
 log = logging.getLogger("rbit.broker")
+
+NOT_MADE = "with declare = no in [amqp] rbit makes none; rbit CONFIG --definitions shows how to make it"
 
 PRECONDITION_FAILED = 406  # reply code of AMQP 0-9-1
 OTHER_TYPE = "arg 'type'"  # what RabbitMQ says to that code when an exchange that is there is of another type
@@ -40,6 +42,7 @@ class Outlet:
     def __init__(
         self, amqp: AmqpSettings, name: str, blocked: float, on_alarm: Callable[[str], None] = lambda reason: None
     ) -> None:
+        self._declares = amqp.declare
         self._connection, _ = open_connection(amqp, name, blocked)
         # The blocking connection would call it only after the publish.
         self._connection._impl.add_on_connection_blocked_callback(
@@ -90,10 +93,18 @@ class Outlet:
     def publish_all(self, sendings: Sequence[Sending]) -> list[PublishFailed | None]:
         """Publishes messages at once; as ``Burst.publish``. Errors: ConnectionLost."""
         with translated(""):
-            return self._burst.publish(sendings)
+            failures = self._burst.publish(sendings)
+        return [self._explained(failure, sending) for failure, sending in zip(failures, sendings, strict=True)]
+
+    def _explained(self, failure: PublishFailed | None, sending: Sending) -> PublishFailed | None:
+        if self._declares or sending.exchange or not isinstance(failure, Unroutable):
+            return failure
+        return Unroutable(f"there is no queue {sending.key}; {NOT_MADE}", refused=True)
 
     def ensure(self, form: Form | Topic) -> None:
-        """Makes what is missing of rbit's own. Errors: PublishFailed, ConnectionLost."""
+        """Makes what is missing of rbit's own, if it may. Errors: PublishFailed, ConnectionLost."""
+        if not self._declares:
+            return
         if isinstance(form, Form):
             self._ensure_queue(form)
         elif (form.name, form.key) not in self._there:

@@ -103,6 +103,8 @@ def prepare_exchange(connection: Connection) -> None:
 
     What the broker refuses is logged: queues can be read all the same. Errors: ConnectionLost.
     """
+    if not connection.declares:
+        return
     # Passively first: an existing exchange of another form would refuse a declaration.
     for passive in (True, False):
         channel = connection.channel()
@@ -143,9 +145,12 @@ class Queue:
     def prepare(self) -> None:
         """Creates the queue when it is missing, exactly as PyBit does, and binds it as PyBit does.
 
-        A queue whose name has four parts is bound to the exchange ``pybit`` with the dotted route.
-        Errors: QueueUnavailable, after which ``get`` may work all the same; ConnectionLost.
+        A queue whose name has four parts is bound to the exchange ``pybit`` with the dotted route. Nothing is
+        done without the leave to declare. Errors: QueueUnavailable, after which ``get`` may work all the same;
+        ConnectionLost.
         """
+        if not self._connection.declares:
+            return
         if self.count() is None:
             with self._connection.translated(self.name):
                 self.open().queue_declare(self.name, durable=True)
@@ -179,6 +184,8 @@ class Queue:
 
     def _is_made_with(self, arguments: dict[str, str | int]) -> bool:
         # The broker tells the type only by taking a declaration. One with arguments of its own is not known.
+        if not self._connection.declares:
+            return False
         try:
             with self._connection.translated(self.name):
                 self.open().queue_declare(self.name, durable=True, arguments=arguments)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.processes import PORTS
@@ -42,19 +43,24 @@ def missing_reason() -> str | None:
     return None
 
 
-def link_libraries(folder: Path) -> str:
+def link_libraries(folder: Path, plugins: Sequence[str] = ()) -> str:
     """Put links to RabbitMQ's own libraries into a folder; return a line for rabbitmq-env.conf that has them used.
+
+    Arguments:
+        folder: the folder; it is made.
+        plugins: names of the plugins that are linked too.
 
     Erlang looks for each module in each library, and there are three times as many with all plugins: to look
     there takes more than a third of the time to start. '' where they are not found beside the script.
     """
     script = server_script()
-    plugins = script.resolve().parent.parent / "plugins" if script else folder
-    if not list(plugins.glob("rabbit-*")):
+    libraries = script.resolve().parent.parent / "plugins" if script else folder
+    if not list(libraries.glob("rabbit-*")):
         return ""
     (folder / "plugins").mkdir(parents=True)
-    for library in plugins.iterdir():
-        if not library.name.startswith("rabbitmq_") or library.name.startswith("rabbitmq_prelaunch"):
+    wanted = ("rabbitmq_prelaunch", *plugins)
+    for library in libraries.iterdir():
+        if not library.name.startswith("rabbitmq_") or library.name.startswith(wanted):
             (folder / "plugins" / library.name).symlink_to(library)
     return f'RABBITMQ_HOME="{folder}"\n'
 

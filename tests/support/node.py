@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pika
@@ -50,14 +50,19 @@ class PrivateNode:
         config: text of its rabbitmq.conf.
         advanced: text of its advanced.config, an Erlang term; empty for none.
         tls: values of ``ssl_options`` for a listener at ``tls_port``; None for no such listener.
+        plugins: names of RabbitMQ's plugins that it has.
     """
 
-    def __init__(self, config: str = "", advanced: str = "", tls: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, config: str = "", advanced: str = "", tls: Mapping[str, object] | None = None,
+        plugins: Sequence[str] = (),
+    ) -> None:
         self.port = self.tls_port = 0
         self.user = self.password = "guest"
         self.virtual_host = "/"
         self._config = config
         self._tls = tls
+        self._plugins = tuple(plugins)
         self._advanced = advanced or "[]."
         self._name = f"rbit-{secrets.token_hex(6)}"
         self.folder: Path | None = None  # holds all files of the node while it exists
@@ -206,8 +211,9 @@ class PrivateNode:
         self._guard = processes.start_guard(folder)
         (folder / "rabbitmq.conf").write_text(self._config + self._tls_config() + "\n", encoding="utf-8")
         (folder / "advanced.config").write_text(self._advanced + "\n", encoding="utf-8")
-        (folder / "rabbitmq-env.conf").write_text(erlang.link_libraries(folder / "home"), encoding="utf-8")
-        (folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
+        libraries = erlang.link_libraries(folder / "home", self._plugins)
+        (folder / "rabbitmq-env.conf").write_text(libraries, encoding="utf-8")
+        (folder / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n", encoding="utf-8")
         cookie = folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16), encoding="ascii")
         cookie.chmod(0o400)

@@ -1,4 +1,4 @@
-"""The literal blocks of README.rst and of what it links to by their names, and a test case that runs them.
+"""The literal blocks of README.rst and of documents by their names, and a test case that runs them.
 
 A block's name stands in a comment before it: ``.. example: NAME``. It runs in the process that tests.
 """
@@ -22,8 +22,9 @@ from docutils import nodes
 from tests.support.case import BrokerCase
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = ("README.rst", "docs/tutorial.rst", "docs/processors.rst")
-TEXTS = README, TUTORIAL, PROCESSORS = tuple((ROOT / name).read_text("utf-8") for name in FILES)
+DOCUMENTS = ("README.rst", "docs/tutorial.rst", "docs/processors.rst", "docs/rights.rst", "docs/security.rst")
+TEXTS = tuple((ROOT / name).read_text("utf-8") for name in DOCUMENTS)
+README, TUTORIAL, PROCESSORS, RIGHTS, SECURITY = TEXTS
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 COVERED: set[str] = set()
 
