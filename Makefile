@@ -5,7 +5,7 @@
 #                         and fail with CI=true
 #   make faults           a client, worker or broker killed every few seconds, and a ledger of all jobs: 20 minutes, or
 #                         MINUTES=5 SEED=1 CLUSTER=--cluster; see docs/faults.rst
-#   make fuzz             100,000 cases made at random of all that strangers and users write: 15 minutes, or CASES=5000
+#   make fuzz             100,000 cases made at random of all that strangers and users write: ten minutes, or CASES=5000
 #                         SEED=1
 #   make setup            what all of them need
 #   make clean            removes what these made, the virtual environment too

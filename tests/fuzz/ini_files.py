@@ -50,7 +50,8 @@ odd_lines = st.one_of(
         blanks, st.one_of(st.sampled_from(KEYS), texts), st.sampled_from(["=", ":", " = ", "", "=="]), texts,
     ).map("".join),
     st.sampled_from([
-        f"password {SECRET}", f"pasword = {SECRET}", f" {SECRET}", f"password = {SECRET}", "  x", "x", "#", ";",
+        f"password {SECRET}", f"pasword = {SECRET}", f" {SECRET}", f"password = {SECRET}", "x", "#", ";",
+        f"password = {SECRET}\n  x", f"[amqp]\npassword = {SECRET}\n  x",
     ]),
 )
 
