@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from rbit.broker import Form, Topic, of_type
-from rbit.publisher import Copy, Publisher
+from rbit.broker import Copy, Form, Topic, of_type
+from rbit.publisher import Publisher
 from rbit.update import EXCHANGE, OWN_KEY, OWN_QUEUE, Update
 
 

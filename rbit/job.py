@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rbit import decode, envelope
-from rbit.broker import Delivery, Form
+from rbit.broker import Copy, Delivery, Form
 from rbit.decode import Facts
 from rbit.envelope import Identity
 from rbit.errors import BodyRefused
@@ -21,7 +21,6 @@ from rbit.feed import Feed
 from rbit.message import Message, Properties
 from rbit.output import printable
 from rbit.process import Outcome
-from rbit.publisher import Copy
 from rbit.runners import Runner
 from rbit.settings import ClientSettings, RunnerSettings
 from rbit.status import Updates

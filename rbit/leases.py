@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from rbit.broker import Copy
 from rbit.fate import Fates
 from rbit.job import Job
-from rbit.publisher import Copy, Publisher
+from rbit.publisher import Publisher
 from rbit.repeats import worth_saying
 from rbit.settings import ClientSettings
 

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from functools import partial
 
 from rbit import steps
-from rbit.broker import Delivery
+from rbit.broker import Copy, Delivery
 from rbit.claims import Claims
 from rbit.errors import DeliveryLost
 from rbit.fate import Fates
 from rbit.job import Job
 from rbit.leases import Leases
 from rbit.message import WAITING
-from rbit.publisher import Copy, Publisher
+from rbit.publisher import Publisher
 from rbit.rota import Rota
 from rbit.settings import Config
 from rbit.sources import Sources

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import partial
 from unittest import mock
 
+from rbit.broker import Copy
 from rbit.message import Properties
-from rbit.publisher import Copy, Publisher
+from rbit.publisher import Publisher
 from tests.support.case import BrokerCase
 from tests.support.proxy import Proxy
 from tests.support.settings import amqp_settings

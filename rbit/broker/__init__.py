@@ -6,15 +6,16 @@ nothing of jobs.
 
 from rbit.broker.burst import Sending
 from rbit.broker.connection import Connection
+from rbit.broker.copies import Copy
 from rbit.broker.forms import DELIVERIES, Form, Topic, keeping, of_type, returning
 from rbit.broker.inflow import Inflow
 from rbit.broker.outlet import NOT_MADE, Outlet
-from rbit.broker.private import PrivateQueue, is_connected
-from rbit.broker.queue import EXCHANGE, Delivery, Queue, is_missing, prepare_exchange
+from rbit.broker.private import PrivateQueue, is_connected, prepare_exchange
+from rbit.broker.queue import EXCHANGE, Delivery, Queue, is_missing
 from rbit.broker.subscription import Published, Subscription
 
 __all__ = [
-    "DELIVERIES", "EXCHANGE", "NOT_MADE", "Connection", "Delivery", "Form", "Inflow", "Outlet", "PrivateQueue",
-    "Published", "Queue", "Sending", "Subscription", "Topic", "is_connected", "is_missing", "keeping", "of_type",
-    "prepare_exchange", "returning",
+    "DELIVERIES", "EXCHANGE", "NOT_MADE", "Connection", "Copy", "Delivery", "Form", "Inflow", "Outlet",
+    "PrivateQueue", "Published", "Queue", "Sending", "Subscription", "Topic", "is_connected", "is_missing", "keeping",
+    "of_type", "prepare_exchange", "returning",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,12 @@ from pika.exceptions import ChannelClosedByBroker
 
 from rbit.broker.connection import ACCESS_REFUSED, Connection
 from rbit.broker.properties import plain
-from rbit.broker.queue import EXCHANGE
+from rbit.broker.queue import EXCHANGE, is_missing
 from rbit.errors import NameTaken, QueueUnavailable
 from rbit.message import Properties
 from rbit.settings import LONGEST_NAME
+
+log = logging.getLogger("rbit.broker")
 
 RESOURCE_LOCKED = 405  # reply code of AMQP 0-9-1
 IN_USE = "in exclusive use"  # the end of what RabbitMQ says with ACCESS_REFUSED when there is another consumer
@@ -108,6 +111,27 @@ class PrivateQueue:
             if code_of(error) == RESOURCE_LOCKED:
                 raise NameTaken(look(self._connection, self._name)[0] == THERE) from error
             raise
+
+
+def prepare_exchange(connection: Connection) -> None:
+    """Creates the exchange of PyBit when it is missing, exactly as PyBit does.
+
+    What the broker refuses is logged: queues can be read all the same. Errors: ConnectionLost.
+    """
+    if not connection.declares:
+        return
+    # Passively first: an existing exchange of another form would refuse a declaration.
+    for passive in (True, False):
+        channel = connection.channel()
+        try:
+            with connection.translated(f"exchange {EXCHANGE}"):
+                channel.exchange_declare(EXCHANGE, "direct", passive=passive, durable=True)
+                channel.close()
+                return
+        except QueueUnavailable as error:
+            if not is_missing(error):
+                log.warning("the broker refuses the %s", error)
+                return
 
 
 def is_connected(connection: Connection, name: str) -> bool:

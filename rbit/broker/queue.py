@@ -98,27 +98,6 @@ class Delivery:
             raise DeliveryLost(f"{self.queue}: {reason(error)}") from error
 
 
-def prepare_exchange(connection: Connection) -> None:
-    """Creates the exchange of PyBit when it is missing, exactly as PyBit does.
-
-    What the broker refuses is logged: queues can be read all the same. Errors: ConnectionLost.
-    """
-    if not connection.declares:
-        return
-    # Passively first: an existing exchange of another form would refuse a declaration.
-    for passive in (True, False):
-        channel = connection.channel()
-        try:
-            with connection.translated(f"exchange {EXCHANGE}"):
-                channel.exchange_declare(EXCHANGE, "direct", passive=passive, durable=True)
-                channel.close()
-                return
-        except QueueUnavailable as error:
-            if not is_missing(error):
-                log.warning("the broker refuses the %s", error)
-                return
-
-
 class Queue:
     """One queue, on a channel of its own, so that what the broker refuses here harms no other queue.
 
