@@ -47,6 +47,7 @@ class MistakesTest(ConfigCase):
             ("amqp", "heartbeat = 0", f"heartbeat: {heartbeat}, got '0' {unnoticed}"),
             ("amqp", "heartbeat = 1.5", f"heartbeat: {heartbeat}, got '1.5'"),
             ("amqp", "connect_timeout = 0", f"connect_timeout: {seconds}, got '0'"),
+            ("rbit", "delivery = pull", "delivery: expected poll or push, got 'pull'"),
             ("rbit", "polling_time = nan", f"polling_time: {seconds}, got 'nan'"),
             ("rbit", "polling_time = inf", f"polling_time: {seconds}, got 'inf'"),
             ("rbit", "polling_time = 1e999", f"polling_time: {seconds}, got '1e999'"),

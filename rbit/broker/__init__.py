@@ -16,6 +16,6 @@ from rbit.broker.subscription import Published, Subscription
 
 __all__ = [
     "DELIVERIES", "EXCHANGE", "NOT_MADE", "Connection", "Copy", "Delivery", "Form", "Inflow", "Outlet",
-    "PrivateQueue", "Published", "Queue", "Sending", "Subscription", "Topic", "is_connected", "is_missing", "keeping",
-    "of_type", "prepare_exchange", "returning",
+    "PrivateQueue", "Published", "Queue", "Sending", "Subscription", "Topic", "is_connected", "is_missing",
+    "keeping", "of_type", "prepare_exchange", "returning",
 ]
