@@ -79,7 +79,7 @@ class ValuesTest(ConfigCase):
 
     def test_every_given_value_is_read_with_its_type(self) -> None:
         read = self.read(
-            "[rbit]\nname = Bob-1_x\npolling_time = .5\narchitecture = any\ndistribution = cnx\nformat = epub\n"
+            "[rbit]\nname = Bob-1_x\npolling_time = .5\ndelivery = push\narchitecture = any\ndistribution = cnx\nformat = epub\n"
             "suites = latex, ,princexml,\n  html\nconcurrency = 3\n"
             "lease_after = 0\nlease_ttl = 60\nlease_renew = 20\nstop_timeout = 9.5\nmax_jobs_per_worker = 7\n"
             "worker_idle = 1.5\ndefault_queue = unclaimed\nlog_dir = logs\nlog_limit = 5\n"
@@ -92,7 +92,7 @@ class ValuesTest(ConfigCase):
         )
         suites = ("latex", "princexml", "html")
         client = config.ClientSettings(
-            "Bob-1_x", 0.5, "any", "cnx", "epub", suites, 3, 0.0, 60.0, 20.0, 9.5, 7, 1.5, "unclaimed",
+            "Bob-1_x", 0.5, "push", "any", "cnx", "epub", suites, 3, 0.0, 60.0, 20.0, 9.5, 7, 1.5, "unclaimed",
             f"{self.folder}/logs", 5, 0, ("::1", 9467),
         )
         self.assertEqual(read.client, client)
