@@ -79,7 +79,8 @@ class ValuesTest(ConfigCase):
 
     def test_every_given_value_is_read_with_its_type(self) -> None:
         read = self.read(
-            "[rbit]\nname = Bob-1_x\npolling_time = .5\ndelivery = push\narchitecture = any\ndistribution = cnx\nformat = epub\n"
+            "[rbit]\nname = Bob-1_x\npolling_time = .5\ndelivery = push\n"
+            "architecture = any\ndistribution = cnx\nformat = epub\n"
             "suites = latex, ,princexml,\n  html\nconcurrency = 3\n"
             "lease_after = 0\nlease_ttl = 60\nlease_renew = 20\nstop_timeout = 9.5\nmax_jobs_per_worker = 7\n"
             "worker_idle = 1.5\ndefault_queue = unclaimed\nlog_dir = logs\nlog_limit = 5\n"
