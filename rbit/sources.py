@@ -36,6 +36,7 @@ class Sources:
         self._rota = rota
         self._connection: Connection | None = None
         self._queues: dict[str, Queue] = {}
+        self._leaving: set[str] = set()  # were taken away, and may still be needed for jobs that are here
         self._inflows: dict[str, Inflow] = {}  # of those that send their messages
         self._failures: dict[str, int] = {}  # how often the broker refused a queue, in a row
         self._unusable: set[str] = set()  # queues that would break each connection
@@ -75,6 +76,7 @@ class Sources:
             self._rota.remove(name)
             self._rota.remove(own_queues(self._client, name)["lease"])
             self._failures.pop(name, None)
+        self._leaving = self._leaving.union(before).difference(self._names)
         added = [name for name in self._names if name not in before]
         for name in added:
             self._rota.add(name)
@@ -93,12 +95,13 @@ class Sources:
         """
         if self._connection is None:
             return
-        for queue in list(self._queues.values()):
-            if queue.origin not in self._names and queue.origin not in used:
+        for origin in self._leaving.difference(used):
+            for queue in [queue for queue in self._queues.values() if queue.origin == origin]:
                 queue.close()  # only then it is forgotten, for else its acknowledgements are in doubt
                 del self._queues[queue.name]
                 self._inflows.pop(queue.name, None)
                 self._failures.pop(queue.name, None)
+            self._leaving.discard(origin)
         for name in set(used).difference(self._queues, self._unusable):
             self._queues[name] = Queue(self._connection, name)
             self._look_for_leases(name)
