@@ -16,6 +16,7 @@ from rbit import steps
 from rbit.broker import Copy, Delivery
 from rbit.claims import Claims
 from rbit.errors import DeliveryLost
+from rbit.events import Event
 from rbit.fate import Fates
 from rbit.job import Job
 from rbit.leases import Leases
@@ -30,7 +31,6 @@ log = logging.getLogger("rbit.client")
 
 MISTAKEN = 4  # heartbeats; a broker notices a lost connection within three
 
-Event = Callable[[], None]
 
 
 class Settlement:
