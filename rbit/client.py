@@ -155,7 +155,7 @@ class Client:
             self._sources.tend({job.message.queue for job in self._claims.jobs})
             self._intake.search()
             if not self._intake.take_one():
-                self._sources.prove()
+                self._sources.prove(at_once=self._once or self._obeyed > 0)
                 pause = min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE
                 self._link.wait(pause, unless=self._events.__bool__)
         except ConnectionLost as error:

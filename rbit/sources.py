@@ -173,11 +173,15 @@ class Sources:
         """Whether a queue is one of leases."""
         return self._queues[name].is_lease
 
-    def prove(self) -> None:
-        """Makes sure of the acknowledgements so far. Errors: ConnectionLost."""
+    def prove(self, at_once: bool) -> None:
+        """Makes sure of the acknowledgements so far. Errors: ConnectionLost.
+
+        Arguments:
+            at_once: whether that is done now, and not only when the next messages would have done it.
+        """
         for queue in self._queues.values():
             with contextlib.suppress(QueueUnavailable):  # its next get says so
-                queue.prove()
+                queue.prove(0.0) if at_once else queue.prove()
 
     def doubtful(self) -> list[Settled]:
         """Returns, once, what was acknowledged and may come again all the same."""
