@@ -116,7 +116,7 @@ class Output(logging.Handler):
             with self._change:
                 while not self._lines:
                     self._change.wait()
-            if time.monotonic() < written_at + GATHERING:  # more comes soon
+            if len(self._lines) < BATCH // 1024 and time.monotonic() < written_at + GATHERING:  # more comes soon
                 time.sleep(GATHERING)
             with self._change:
                 batch = [self._lines.popleft()]
