@@ -148,7 +148,10 @@ class Sources:
     def _flow(self, queue: Queue, prefetch: int) -> Delivery | None:
         assert self._connection is not None
         if queue.name not in self._inflows:
+            first = queue.get()  # for only this refuses a stream, which is no queue of jobs
             self._inflows[queue.name] = Inflow(self._connection, queue, partial(self._rota.came, queue.name))
+            if first is not None:
+                return first
         inflow = self._inflows[queue.name]
         inflow.begin(prefetch)
         return inflow.take()
