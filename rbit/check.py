@@ -91,7 +91,7 @@ class Check:
             connection = Connection(amqp, "rbit --check")
             if len(amqp.nodes) > 1:
                 self.answers = [f"RabbitMQ answers at {connection.where}"]
-            then = "will be created" if amqp.declare else "and rbit may not create it"
+            then = "will be created if its user may do that" if amqp.declare else "and rbit may not create it"
             self.states = dict(look(connection, names, then))
         except BrokerRefused as error:
             return [str(error)]

@@ -30,6 +30,8 @@ LONGEST = 2_000_000  # seconds, as in the INI file
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 TEXT, JSON = "text", "json"
 NO_METRICS = "[rbit] metrics needs the package prometheus_client: pip install 'rbit[metrics]'"
+DEFAULT_USER = "guest"  # of a new RabbitMQ, with all rights
+GUEST = "these would take the place of all rights of guest, please give rbit a user of its own in [amqp]"
 NO_JSON = "--log-format json needs the package python-json-logger, 3.1 or later: pip install 'rbit[json]'"
 
 
@@ -122,6 +124,8 @@ def run(options: argparse.Namespace) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     settings, made = read(options)
     if options.definitions:
+        if settings.amqp.user == DEFAULT_USER:
+            print(f"{PROGRAM}: {GUEST}", file=sys.stderr)
         return say(definitions.text(settings), PROGRAM)
     if options.list_failed is not None:
         return say(failed.Failed(settings, options.list_failed, options.match or "").table(), PROGRAM)
@@ -129,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
         return say(failed.Failed(settings, options.retry_failed, options.match or "").retry(), PROGRAM)
     serve = metrics_of(settings)
     start_logging(settings, options.debug, options.log_format)
-    announce(settings, made)
+    announce(settings, made, options.once)
     client = Client(settings, made, options.once, front_of(settings), partial(read, options))
     if serve is not None:
         serve(client.figures)
@@ -219,15 +223,16 @@ def start_logging(settings: Config, debug: bool, log_format: str | None = None) 
             logging.getLogger(name).setLevel(level)
 
 
-def announce(settings: Config, made: dict[str, Runner]) -> None:
+def announce(settings: Config, made: dict[str, Runner], once: bool) -> None:
     """Logs what is about to run, and every warning."""
     client = settings.client
     log.info(
-        "rbit %s, client %s: queues: %s; jobs at once: %d; polled every %g s",
+        "rbit %s, client %s: queues: %s; jobs at once: %d; %spolled every %g s",
         __version__,
         client.name,
         ", ".join(made) or "none",
         client.concurrency,
+        "messages are sent by RabbitMQ; " if client.delivery == "push" and not once else "",
         client.polling_time,
     )
     for warning in settings.warnings:

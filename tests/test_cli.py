@@ -105,7 +105,7 @@ class CommandTest(BrokerCase):
         self.assertEqual(self.status, 0, rbit.output)
         self.assertEqual(rbit.stdout_lines, [
             f"{queue}: python!jobs:record (messages waiting: 3)",
-            f"{missing}: shell!echo %ID (missing, will be created)",
+            f"{missing}: shell!echo %ID (missing, will be created if its user may do that)",
         ])
         self.assertEqual(self.depth(missing), -1, "--check creates nothing")
         self.assertEqual(ran(rbit), [])

@@ -251,7 +251,7 @@ class MoveTest(DefaultQueueCase):
         self.assertEqual(self.bodies(self.default), [b"%d" % n for n in numbers if n % 4 == 3])
 
     def test_check_shows_it_like_other_queues_and_makes_nothing(self) -> None:
-        for state in ("missing, will be created", "messages waiting: 1"):
+        for state in ("missing, will be created if its user may do that", "messages waiting: 1"):
             rbit = self.rbit(self.text(), "--check")
             self.assertEqual(rbit.wait(), 0, rbit.output)
             self.assertEqual(rbit.stdout_lines[1:], [f"{self.default}: default queue ({state})"])

@@ -48,7 +48,7 @@ class HostsTest(BrokerCase):
         self.assertEqual(rbit.wait(), 0, rbit.output)
         self.assertEqual(rbit.stdout_lines, [
             f"RabbitMQ answers at 127.0.0.1:{self.second.port}",
-            f"{queue}: python!jobs:record (missing, will be created)",
+            f"{queue}: python!jobs:record (missing, will be created if its user may do that)",
         ])
 
     def test_check_names_all_hosts_when_none_answered(self) -> None:

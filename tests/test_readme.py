@@ -54,8 +54,8 @@ class StartTest(ReadmeCase):
         self.assertEqual((folder / "words.txt").read_text("utf-8").split(), ["3"])
         self.assertEqual(
             outputs[0],
-            "greetings: python!jobs:greet (missing, will be created)\n"
-            "texts: shell!wc -w > words.txt (missing, will be created)\n",
+            "greetings: python!jobs:greet (missing, will be created if its user may do that)\n"
+            "texts: shell!wc -w > words.txt (missing, will be created if its user may do that)\n",
         )
 
     @example("start for good", "start submit")

@@ -176,6 +176,12 @@ class RightsTest(FlowCase):
         for user, given in patterns.items():
             self.assert_least(user, given)
 
+    def test_rights_of_the_user_that_may_do_all_are_shown_with_a_warning(self) -> None:
+        client = self.start(self.ini({"jobs": {"runner": "shell!true"}}), "--definitions")
+        self.assertEqual(client.wait(), 0, client.output)
+        self.assertEqual(json.loads("\n".join(client.stdout_lines))["permissions"][0]["user"], "guest")
+        self.assertIn("rbit: these would take the place of all rights of guest", client.output)
+
     def test_client_without_pybit_needs_what_its_definitions_have(self) -> None:
         queue = self.queue_name("a+b.c")
         runner = {"runner": "shell!exit $(cat)", "retry_delay": 1, "max_attempts": 2}
