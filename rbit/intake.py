@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from rbit import envelope
 from rbit.broker import Delivery
@@ -32,6 +34,7 @@ MOST_ENDED = 50  # jobs of a queue whose last status is on its way to RabbitMQ
 GRACE = 0.2  # seconds that a message which was sent may wait for a slot
 QUICK = 0.05  # seconds that a job takes after which the next may be sent ahead
 AHEAD = 10  # messages
+LONGEST_HOLD = 1500.0  # seconds; RabbitMQ closes the channel after 1800, and it has the deliveries of jobs too
 RETURNS = 10  # of a message: a quorum queue counts them, and RabbitMQ 4 drops it at 20, unless told otherwise
 
 
@@ -62,7 +65,6 @@ class Intake:
         self._feed = feed
         self._open = open
         self._push = push
-        self._room_at = 0.0  # time.monotonic() when there was room for a message last
         self._numbers = itertools.count(1)
 
     def change(self, sections: Iterable[RunnerSettings], runners: Mapping[str, Runner]) -> None:
@@ -103,7 +105,7 @@ class Intake:
         name = self._rota.next(self.is_full) if self.has_room else None
         if name is None:
             return False
-        delivery = self._get(name, self._prefetch(name) if self._push else 0)
+        delivery = self._get(name, *self._prefetch(name)) if self._push else self._get(name)
         if delivery is None or self._settlement.knows(delivery):
             return True
         if self._open():
@@ -112,8 +114,8 @@ class Intake:
             self._return(delivery)
         return True
 
-    def _get(self, name: str, prefetch: int = 0) -> Delivery | None:
-        delivery = self._sources.get(name, prefetch)
+    def _get(self, name: str, prefetch: int = 0, ahead: int = 0) -> Delivery | None:
+        delivery = self._sources.get(name, prefetch, ahead)
         self._claims.doubt(self._sources.doubtful())
         # What has not been sent may be in the queue all the same.
         if name in self._sections and (delivery is not None or not (prefetch or self._sources.refused)):
@@ -137,29 +139,31 @@ class Intake:
             return True  # under an alarm, or its ended jobs would pile up
         return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
 
-    def _prefetch(self, name: str) -> int:
-        """Returns how many messages a queue may send that are not settled: what the slots can take soon.
+    def _prefetch(self, name: str) -> tuple[int, int]:
+        """Returns how many messages a queue may send that are not settled, and how many more ahead.
+
+        The first is what the slots can take soon.
 
         A job that has ended is in no slot, but its message is not settled before its statuses are confirmed. If
         jobs are quick, there are more such messages than slots.
         """
         if self._sources.is_lease(name):
-            return 0
+            return 0, 0
         jobs = self._claims.jobs
         before = time.monotonic() - GRACE
         slow = sum(not job.ended_at and job.taken_at < before for job in jobs)
         quick = any(0 < job.ended_at < job.taken_at + QUICK for job in jobs if job.message.queue == name)
         slots = min(self._sections[name].concurrency or self._crew.size, self._crew.size - slow)
-        return max(1, slots) + AHEAD * quick
+        return max(1, slots), AHEAD * quick
 
     def _stem(self) -> None:
         """Has queues send no more when their messages would wait here, though another client could run them."""
-        now = time.monotonic()
-        self._room_at = now if self.has_room else self._room_at
         for name, waited in self._sources.flowing.items():
             unwanted = not self._open() or name not in self._sections or self._rota.is_held(name)
-            if unwanted or max(waited, now - self._room_at) > GRACE:
-                self._sources.stem(name, lambda delivery: envelope.given_back(delivery.properties) < RETURNS)
+            late = waited > GRACE and (not self.has_room or self.is_full(name))  # else it has its turn soon
+            if unwanted or late:
+                most = RETURNS if waited < LONGEST_HOLD else math.inf
+                self._sources.stem(name, partial(may_go_back, most))
 
     def _return(self, delivery: Delivery) -> None:
         with contextlib.suppress(DeliveryLost):  # then it is back already
@@ -174,3 +178,8 @@ class Intake:
         self._crew.take(job)
         if self._settlement.take(job):
             self._crew.begin(job)
+
+
+def may_go_back(most: float, delivery: Delivery) -> bool:
+    """Whether a message was given back fewer than ``most`` times."""
+    return envelope.given_back(delivery.properties) < most

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 LIMIT = 1 << 23  # bytes that wait at most; the half of them for other threads than the main one
 GATHERING = 0.02  # seconds between two writes at least, for lines to be written together
-BATCH = 1 << 16  # bytes written at once
+BATCH = 64  # lines written at once; so many are not gathered
 PATIENCE = 5.0  # seconds without progress after which a reader counts as stopped
 LAST_WAIT = 10.0  # seconds that an exit waits for the rest to be written
 
@@ -116,11 +116,12 @@ class Output(logging.Handler):
             with self._change:
                 while not self._lines:
                     self._change.wait()
-            if len(self._lines) < BATCH // 1024 and time.monotonic() < written_at + GATHERING:  # more comes soon
+                few = len(self._lines) < BATCH
+            if few and time.monotonic() < written_at + GATHERING:  # more comes soon
                 time.sleep(GATHERING)
             with self._change:
                 batch = [self._lines.popleft()]
-                while self._lines and len(batch) < BATCH // 1024:
+                while self._lines and len(batch) < BATCH:
                     batch.append(self._lines.popleft())
             data = b"".join(batch)
             try:

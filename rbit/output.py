@@ -109,7 +109,7 @@ class Lines:
             self._give(line)
         while len(self._rest) > LONGEST_LINE:
             piece, self._rest = cut(self._rest)
-            self._give(piece)
+            self._sink(piece.decode("utf-8", "backslashreplace"))
         self.open = bool(chunk)
         return self.open
 
@@ -128,10 +128,10 @@ class Lines:
         os.close(self.fd)
 
     def _give(self, line: bytes) -> None:
-        rest: bytes | None = line
+        rest: bytes | None = line.rstrip(b"\r")
         while rest is not None:
             piece, rest = cut(rest) if len(rest) > LONGEST_LINE else (rest, None)
-            self._sink(piece.rstrip(b"\r").decode("utf-8", "backslashreplace"))
+            self._sink(piece.decode("utf-8", "backslashreplace"))
 
 
 def cut(line: bytes) -> tuple[bytes, bytes]:

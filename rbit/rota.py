@@ -23,6 +23,7 @@ class Rota:
         self._turns = deque(names)
         self._poll_time = poll_time
         self._empty: set[str] = set()  # found empty since a job ended
+        self._sending: set[str] = set()  # say themselves when a message has come, and had none
         self._held: set[str] = set()  # not to be asked before the next poll, whatever ends
         self._poll_at: float | None = None  # time.monotonic(); None while no queue waits for a poll
 
@@ -36,6 +37,7 @@ class Rota:
         if name in self._turns:
             self._turns.remove(name)
         self._empty.discard(name)
+        self._sending.discard(name)
         self._held.discard(name)
 
     def poll_every(self, seconds: float) -> None:
@@ -54,13 +56,14 @@ class Rota:
         for _ in range(len(self._turns)):
             name = self._turns[0]
             self._turns.rotate(-1)
-            if name not in self._empty and name not in self._held and not full(name):
+            if not (name in self._empty or name in self._sending or name in self._held or full(name)):
                 return name
         return None
 
     def restart(self) -> None:
         """Has every queue asked again, as at the beginning of a poll."""
         self._empty.clear()
+        self._sending.clear()
         self._held.clear()
         self._poll_at = None
 
@@ -69,9 +72,15 @@ class Rota:
         self._empty.add(name)
         self._wait_for_poll()
 
+    def sends(self, name: str) -> None:
+        """Notes that a queue has no message now, and says itself when one has come."""
+        self._sending.add(name)
+        self._wait_for_poll()
+
     def came(self, name: str) -> None:
-        """Notes that a message has come from a queue: it is to be asked, if it is not held."""
+        """Notes that a message has come from a queue, or is not sent any more: it is to be asked, unless held."""
         self._empty.discard(name)
+        self._sending.discard(name)
 
     def is_held(self, name: str) -> bool:
         """Whether a queue is to be left alone until the next poll."""
@@ -88,7 +97,8 @@ class Rota:
 
     def is_done(self, full: Callable[[str], bool]) -> bool:
         """Whether no queue is to be asked before the next poll. Arguments: as of ``next``."""
-        return all(name in self._empty or name in self._held or full(name) for name in self._turns)
+        still = self._empty | self._sending | self._held
+        return all(name in still or full(name) for name in self._turns)
 
     def pause(self) -> float:
         """Returns the seconds until the next poll; infinity when none is due."""

@@ -118,13 +118,14 @@ class Sources:
         """Returns the queue that the messages of one of the queues belong to."""
         return self._queues[name].origin
 
-    def get(self, name: str, prefetch: int = 0) -> Delivery | None:
+    def get(self, name: str, prefetch: int = 0, ahead: int = 0) -> Delivery | None:
         """Takes a message; None when there is none, or the broker refuses the queue. Errors: ConnectionLost.
 
         Arguments:
             name: of the queue.
             prefetch: how many may be sent and not be settled, if it is to send its messages; then one that has
                 come is taken, and the rota is told what comes later. 0: it is asked for one.
+            ahead: how many more; if there are any it sends them at once, else only once it was found empty.
         """
         queue = self._queues.get(name)
         if queue is None:
@@ -133,7 +134,7 @@ class Sources:
             if self._failures.get(name) and name in self._names:
                 with contextlib.suppress(QueueUnavailable):
                     queue.prepare()
-            delivery = self._flow(queue, prefetch) if prefetch else queue.get()
+            delivery = self._flow(queue, prefetch, ahead) if prefetch else queue.get()
         except QueueUnavailable as error:
             self._refused(queue, error)
             return None
@@ -141,11 +142,13 @@ class Sources:
             self._doubtful += queue.doubtful()
         if self._failures.pop(name, 0):
             log.info("the queue %s can be read again", name)
-        if delivery is None:
+        if delivery is None and prefetch:
+            self._rota.sends(name)
+        elif delivery is None:
             self._rota.found_empty(name)
         return delivery
 
-    def _flow(self, queue: Queue, prefetch: int) -> Delivery | None:
+    def _flow(self, queue: Queue, prefetch: int, ahead: int) -> Delivery | None:
         assert self._connection is not None
         if queue.name not in self._inflows:
             first = queue.get()  # for only this refuses a stream, which is no queue of jobs
@@ -153,7 +156,10 @@ class Sources:
             if first is not None:
                 return first
         inflow = self._inflows[queue.name]
-        inflow.begin(prefetch)
+        # A consumer takes several requests to begin, and is sent more messages than there may be slots for.
+        if not (ahead or inflow.is_open) and (delivery := inflow.take() or queue.get()):
+            return delivery
+        inflow.begin(prefetch + ahead)
         return inflow.take()
 
     def sort(self, known: Callable[[Delivery], bool]) -> None:
@@ -165,6 +171,7 @@ class Sources:
         """Has a queue send no more; as ``Inflow.end``. Errors: ConnectionLost."""
         with contextlib.suppress(QueueUnavailable):  # then it sends no more either
             self._inflows[name].end(back)
+        self._rota.came(name)
 
     @property
     def flowing(self) -> dict[str, float]:
@@ -203,6 +210,8 @@ class Sources:
             self._doubtful += queue.doubtful()
             if queue.is_lease:
                 self._rota.remove(queue.name)
+        for name in self._inflows:
+            self._rota.came(name)
         self._queues.clear()
         self._inflows.clear()
         self._connection = None

@@ -187,6 +187,17 @@ class LinesTest(unittest.TestCase):
                 self.assertEqual("".join(found), text)
                 self.assertLessEqual(max(len(line.encode()) for line in found), LONGEST_LINE)
 
+    def test_carriage_return_where_a_long_line_is_cut_stays(self) -> None:
+        for text in ("a" * (LONGEST_LINE - 1) + "\rb", "a" * (LONGEST_LINE - 1) + "\rb\n"):
+            read, write = os.pipe()
+            found: list[str] = []
+            lines = Lines(read, found.append)
+            os.write(write, text.encode())
+            lines.drain()
+            os.close(write)
+            lines.close(self.selector)
+            self.assertEqual("".join(found), text.rstrip("\n"))
+
     def test_bytes_that_are_no_text_are_cut_too(self) -> None:
         read, write = os.pipe()
         found: list[str] = []

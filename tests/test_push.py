@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import unittest
 
+from rbit.rota import Rota
 from tests import test_fates, test_leases, test_loop, test_lost_connections
 from tests.support.case import BrokerCase
 from tests.support.rbit_process import RbitProcess
@@ -24,6 +26,39 @@ class PushLeaseTest(test_leases.LeaseTest):
 
 class PushLostConnectionTest(test_lost_connections.LostConnectionTest):
     delivery = "push"
+
+
+RECORD = """
+import time
+
+def record(message, set_status, settings):
+    time.sleep(float(settings.get("seconds", 0)))
+    with open("ran", "a") as file:
+        file.write(f"{message.body.decode()} {message.redelivered}\\n")
+"""
+
+
+class PushRotaTest(unittest.TestCase):
+    def test_queue_that_sends_is_not_asked_for_the_end_of_a_job_but_when_a_message_has_come(self) -> None:
+        rota = Rota(["a", "b"], 3600.0)
+        rota.sends("a")
+        rota.found_empty("b")
+        rota.ask_again()
+        self.assertEqual([rota.next(lambda name: False) for _ in range(2)], ["b", "b"])
+        rota.found_empty("b")
+        self.assertIsNone(rota.next(lambda name: False))
+        self.assertTrue(rota.is_done(lambda name: False))
+        rota.came("a")
+        self.assertFalse(rota.is_done(lambda name: False))
+        self.assertEqual(rota.next(lambda name: False), "a")
+
+    def test_queue_that_sends_is_asked_at_a_poll_and_after_it_was_away(self) -> None:
+        rota = Rota(["a"], 3600.0)
+        for change in (rota.restart, lambda: (rota.remove("a"), rota.add("a"))):
+            rota.sends("a")
+            self.assertIsNone(rota.next(lambda name: False))
+            change()
+            self.assertEqual(rota.next(lambda name: False), "a")
 
 
 class PushTest(BrokerCase):
@@ -53,6 +88,36 @@ class PushTest(BrokerCase):
         for name in names:
             self.publish(queue, name)
             self.wait_until(lambda name=name: f"end {name}" in ran(rbit), what=name)  # type: ignore[misc]
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_messages_of_300_queues_are_all_worked_off(self) -> None:
+        queues = [self.declare(self.queue_name(f"{number}")) for number in range(300)]
+        bodies = [f"{queue}-{number}" for queue in queues for number in range(2)]
+        rbit = self.rbit(
+            self.ini(
+                {queue: {"runner": "python!jobs:record"} for queue in queues},
+                rbit={"delivery": "push", "polling_time": 3600, "concurrency": 4},
+            ),
+            files={"jobs.py": RECORD},
+        )
+        rbit.wait_for_line("queues: ")
+        for body in bodies:
+            self.publish(body.split("-")[0], body)
+        self.wait_until(lambda: len(ran(rbit)) == len(bodies), 120, lambda: f"{len(ran(rbit))} of {len(bodies)}")
+        self.assertEqual(sorted(ran(rbit)), sorted(f"{body} False" for body in bodies))
+        self.assertEqual(rbit.stop(), 0)
+
+    def test_messages_that_wait_for_a_slot_are_not_sent_and_given_back_again_and_again(self) -> None:
+        queue = self.declare(self.queue_name())
+        for number in range(4):
+            self.publish(queue, f"{number}")
+        runner = {"runner": "python!jobs:record", "seconds": 0.5}
+        rbit = self.rbit(
+            self.ini({queue: runner}, rbit={"delivery": "push", "concurrency": 1, "lease_after": 0}),
+            files={"jobs.py": RECORD},
+        )
+        self.wait_until(lambda: len(ran(rbit)) == 4, what="all jobs")
+        self.assertEqual(ran(rbit), [f"{number} False" for number in range(4)])
         self.assertEqual(rbit.stop(), 0)
 
     def test_message_that_would_wait_for_a_slot_goes_back_for_others(self) -> None:

@@ -1,7 +1,7 @@
 """What stands between rbit and the runner of a processor, which anybody may have written.
 
 Whatever that returns or raises, rbit meets only what the protocol allows. Used in the client: at the start in the
-main thread, later in the threads of the slots.
+main thread, at a reload in a thread of its own, else in the threads of the slots.
 """
 
 from __future__ import annotations
