@@ -152,7 +152,8 @@ class MissingTest(DeclareCase):
         client.wait_for_line(f"a copy for the queue {QUEUE}.failed {tried}")
         self.assertEqual(self.unacked(QUEUE), 1)
         self.import_(self.definitions(self.text))
-        self.wait_until(lambda: self.depth(f"{QUEUE}.failed") == 1, what="the failed message")
+        # It is tried again within 30 seconds.
+        self.wait_until(lambda: self.depth(f"{QUEUE}.failed") == 1, 90, "the failed message")
         self.wait_until(lambda: self.unacked(QUEUE) == 0, what="the acknowledgement")
         self.assertEqual(client.stop(), 0, client.output)
         self.assert_nothing_declared()
