@@ -103,7 +103,19 @@ class DeclaredTest(DeclareCase):
         self.assertEqual(second.wait(90), 69, second.output)
         self.assertRegex(second.output, f"another client named {NAME} is connected to RabbitMQ; give each its own")
         self.assertEqual(first.stop(), 0, first.output)
-        self.assertFalse(self.asks(NAME))
+        # It does not wait for RabbitMQ's answer for long.
+        self.wait_until(lambda: not self.asks(NAME), what="the end of the first client")
+
+    def test_client_that_declares_its_name_keeps_it_from_one_that_does_not(self) -> None:
+        self.allow()
+        free = self.configured(BLOCKS["rights rbit.ini"], "guest").replace("= amqp_password", "= guest_password")
+        self.client = first = self.start(free)
+        first.wait_for_line("connected to RabbitMQ")
+        self.wait_until(lambda: self.asks(NAME), what="the first client")
+        second = self.start(self.text.replace("heartbeat = 10", "heartbeat = 1"))
+        self.assertEqual(second.wait(90), 69, second.output)
+        self.assertRegex(second.output, f"another client named {NAME} is connected to RabbitMQ; give each its own")
+        self.assertEqual(first.stop(), 0, first.output)
 
     def test_name_is_taken_again_after_a_lost_connection(self) -> None:
         self.import_(self.definitions(self.text))
@@ -140,7 +152,8 @@ class MissingTest(DeclareCase):
         client.wait_for_line(f"a copy for the queue {QUEUE}.failed {tried}")
         self.assertEqual(self.unacked(QUEUE), 1)
         self.import_(self.definitions(self.text))
-        self.wait_until(lambda: self.depth(f"{QUEUE}.failed") == 1, what="the failed message")
+        # It is tried again within 30 seconds.
+        self.wait_until(lambda: self.depth(f"{QUEUE}.failed") == 1, 90, "the failed message")
         self.wait_until(lambda: self.unacked(QUEUE) == 0, what="the acknowledgement")
         self.assertEqual(client.stop(), 0, client.output)
         self.assert_nothing_declared()

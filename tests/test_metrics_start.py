@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import unittest
 from pathlib import Path
@@ -97,7 +98,7 @@ class StartTest(MetricsCase):
             process = self.serve("brief", to_pybit=False)
             self.wait_for_health(200, "^ok\n$")
             self.addCleanup(self.connect().close)
-            self.assertEqual(self.health()[0], 200)  # it was taken before this one
+            self.health()  # it was taken before this one
             return process
 
         self.assert_stops_within(PATIENCE / 2, with_a_silent_client)
@@ -107,15 +108,22 @@ class StartTest(MetricsCase):
         job = "shell!touch started; while [ ! -e go ]; do sleep 0.05; done"
         process = self.serve("hold", queues={shell: {"runner": job}}, concurrency=2)
         self.wait_for_health(200, "^ok\n$")
-        connection = self.connect()
-        self.addCleanup(connection.close)
-        self.assertEqual(self.health()[0], 200)
+        port = urlsplit(self.url).port or 0
+
+        def seen() -> dict[str, bool]:
+            with self.connect():
+                self.health()  # it was taken before this one
+                return ended_by_exec(process.pid, sockets_at(port))
+
+        # An open connection is there for some seconds only, and jobs may take longer to start.
+        what = "that which listens and the open connection, and both closed by an exec"
+        self.wait_until(lambda: list(seen().values()) == [True, True], what=lambda: f"{what}, not {seen()}")
         number = self.submit()
         self.publish(shell, "x")
         self.wait_for_note(process, f"start {number}")
         self.wait_until((process.folder / "started").exists, what="the shell job")
-        served = sockets_at(urlsplit(self.url).port or 0) & descriptors(process.pid)
-        self.assertEqual(len(served), 2, "that which listens and the open connection")
+        served = sockets_at(port) & descriptors(process.pid)
+        self.assertTrue(served)
         children = process.left_over()
         self.assertGreaterEqual(len(children), 5, "two keepers, a worker, a shell and what they started")
         for child in children:
@@ -150,6 +158,18 @@ def descriptors(pid: int) -> set[str]:
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             found.add(os.readlink(path))
+    return found
+
+
+def ended_by_exec(pid: int, wanted: set[str]) -> dict[str, bool]:
+    """Return which of some descriptors a process has open, each with whether an exec closes it."""
+    found = {}
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if (link := os.readlink(path)) in wanted:
+                shown = Path(f"/proc/{pid}/fdinfo/{path.name}").read_text("ascii")
+                flags = re.search(r"(?m)^flags:\s*(\d+)$", shown)
+                found[link] = flags is not None and bool(int(flags[1], 8) & os.O_CLOEXEC)
     return found
 
 

@@ -47,6 +47,10 @@ class Exits(Plain):
     def __init__(self, rest, section):
         sys.exit(0)
 
+class Ends(Plain):
+    def __init__(self, rest, section):
+        raise GeneratorExit("over")
+
 class Idle:
     mistakes = warnings = ()
 
@@ -66,6 +70,10 @@ class Probes(Plain):
     def probe(self):
         raise {{}}["key"]
 
+class Breaks(Plain):
+    def probe(self):
+        raise GeneratorExit
+
 class Asks(Plain):
     def probe(self):
         return ["true"]
@@ -83,6 +91,8 @@ BROKEN = {
     "noattr = bad:Missing": "cannot be loaded: AttributeError: module 'bad' has no attribute 'Missing'",
     "number = bad:number": "is no factory: bad:number is of the type int",
     "raises = bad:Raises": r"cannot make a runner of this: ValueError: two lines \x1b[2J",
+    "leaves = leaves:Runner": "cannot be loaded: GeneratorExit: over",
+    "ends = bad:Ends": "cannot make a runner of this: GeneratorExit: over",
     "exits = bad:Exits": "cannot make a runner of this: SystemExit: 0",
     "idle = bad:Idle": "makes no runner: Idle has no method prepare and no probe",
     "texts = bad:Texts": "cannot make a runner of this: TypeError: mistakes is no list of texts",
@@ -92,6 +102,7 @@ BROKEN = {
 }
 UNCHECKED = {
     "probes = bad:Probes": "cannot be checked: KeyError: 'key'",
+    "breaks = bad:Breaks": "cannot be checked: GeneratorExit",
     "asks = bad:Asks": "cannot be checked: ValueError: expected the whole path of a command's program, got 'true'",
 }
 PLANS = f'''{RUNNER}
@@ -110,6 +121,10 @@ class Mute(Exception):
     def __str__(self):
         raise ValueError
 
+class Leaves(Exception):
+    def __str__(self):
+        sys.exit(4)
+
 def throw(error):
     raise error
 '''
@@ -118,6 +133,7 @@ PLAN = "the processor odd! of plans 1.0 failed: "
 ENDS = {
     "throw(KeyError('that'))": f"Failed: {PLAN}KeyError: 'that'",
     "throw(Mute())": f"Failed: {PLAN}Mute",
+    "throw(Leaves())": f"Failed: {PLAN}Leaves",
     "leave()": f"Failed: {PLAN}SystemExit: 3",
     "interrupt()": f"Failed: {PLAN}KeyboardInterrupt",
     "throw(rbit.Failed('no such thing'))": "Failed: no such thing",
@@ -209,6 +225,7 @@ class MistakesTest(ProcessorsCase):
 
     def test_whatever_is_wrong_with_a_processor_is_a_mistake_of_its_sections(self) -> None:
         self.register("bad", "\n".join([*BROKEN, *UNCHECKED, "finds = bad:Finds", "fails = bad:Fails"]), BAD)
+        (self.folder / "leaves.py").write_text("raise GeneratorExit('over')\n")
         expected = {
             name: [f"the processor {name}! of bad 1.0 {mistake}"]
             for name, mistake in ((point.split()[0], mistake) for point, mistake in BROKEN.items())

@@ -97,7 +97,9 @@ class PrivateQueue:
                 self._consume(channel)
                 return channel
         except QueueUnavailable as error:
-            if code_of(error) == ACCESS_REFUSED and IN_USE in str(error):
+            code = code_of(error)
+            # Locked: another client, which declares, has it as a queue of its own.
+            if code == RESOURCE_LOCKED or (code == ACCESS_REFUSED and IN_USE in str(error)):
                 raise NameTaken(by_queue=False) from error
             raise
 

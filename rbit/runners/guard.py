@@ -40,7 +40,9 @@ class Guard:
             missing = [name for name in ("prepare", "probe") if not callable(getattr(self._runner, name, None))]
             self.mistakes = _texts(self._runner, "mistakes")
             self.warnings = _texts(self._runner, "warnings")
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:  # a stop signal at the start
+            raise
+        except BaseException as error:
             raise ConfigError([f"{who} cannot make a runner of this: {words(error)}"]) from error
         if missing:
             kind = type(self._runner).__name__
@@ -66,7 +68,9 @@ class Guard:
         try:
             found = self._runner.probe()
             return None if found is None else _command(found, {}).arguments
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise ConfigError([f"{self._who} cannot be checked: {words(error)}"]) from error
 
 
@@ -79,7 +83,7 @@ def words(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - the error's own code
+    except BaseException:  # noqa: BLE001 - the error's own code, which may exit too
         return ""
     # No half characters, which a header cannot hold.
     return visible(" ".join(text.split())[:LONGEST]).encode("utf-8", "backslashreplace").decode()
@@ -88,7 +92,7 @@ def _reason(error: BaseException) -> str:
 def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - the error's own code
+    except BaseException:  # noqa: BLE001 - the error's own code
         return ""
 
 

@@ -67,7 +67,9 @@ def _load(name: str) -> tuple[str, Callable[..., Any]]:
     who = f"the processor {name}! of {_distribution(first)}"
     try:
         factory = first.load()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # a stop signal
+        raise
+    except BaseException as error:
         raise ConfigError([f"{who} cannot be loaded: {words(error)}"]) from error
     if not callable(factory):
         raise ConfigError([f"{who} is no factory: {first.value} is of the type {type(factory).__name__}"])

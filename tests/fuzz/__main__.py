@@ -28,7 +28,7 @@ def main() -> int:
     for target in chosen:
         start = time.monotonic()
         try:
-            count = run(target, max(1, options.cases * target.share // whole), options.seed, PATIENCE)
+            count = run(target, -(-options.cases * target.share // whole), options.seed, PATIENCE)
         except Exception as error:  # noqa: BLE001 - the other targets are tried, too
             traceback.print_exception(error, limit=-8)
             failed.append(target.name)

@@ -17,6 +17,8 @@ class MetricsCase(ClientCase):
 
     def serve(self, runner: str, metrics: str = LOOPBACK, **more: object) -> RbitProcess:
         """Start a client with metrics. Arguments: the address; the others are those of ``start``."""
+        # With a short one a machine that stands still for a moment loses the connection, which is an outage.
+        more["amqp"] = {"heartbeat": 60, **more.get("amqp", {})}  # type: ignore[dict-item]
         rbit = self.start(runner, metrics=metrics, **more)  # type: ignore[arg-type]
         line = rbit.wait_for_line("metrics are at http://")
         self.url = line.split()[-1].removesuffix("/metrics")
