@@ -1,1 +1,1 @@
-"""rbit measured beside others, on one machine and one private RabbitMQ; see docs/benchmarks.rst. No test uses it."""
+"""rbit measured beside others, on one machine and one private RabbitMQ; see docs/benchmarks.rst."""

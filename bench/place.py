@@ -97,7 +97,13 @@ class Place:
 
 @contextlib.contextmanager
 def place(jobs: int) -> Iterator[Place]:
-    """Makes a place, and removes it with all that still runs there. Arguments: jobs of a run. Errors: NodeError."""
+    """Makes a place, and removes it with all that still runs there.
+
+    Arguments:
+        jobs: of a run.
+
+    Errors: NodeError.
+    """
     folder = Path(tempfile.mkdtemp(prefix="rbit-bench-"))
     guard = processes.start_guard(folder)
     try:

@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.place import BODY, BenchError, Place
 from tests.support import processes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PUBLISH_BOUND = 600.0  # seconds
 STOP_BOUND = 20.0  # seconds from SIGTERM to SIGKILL
@@ -44,7 +48,7 @@ class Side:
         self._process: subprocess.Popen[bytes] | None = None
         self._feeder: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Side:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -76,18 +76,26 @@ class Bare(Side):
 
 
 class Celery(Side):
-    """Celery: two prefork processes, acknowledged late, no results, no events, nothing from other workers."""
+    """Celery: two prefork processes, acknowledged late, no results, no events.
+
+    Arguments:
+        chatty: whether the worker tells other workers of itself, and listens to them, as it does by default.
+    """
 
     name = "Celery"
     publisher = "bench.code.celery_app"
+
+    def __init__(self, place: Place, queues: int = 1, chatty: bool = False) -> None:
+        super().__init__(place, queues)
+        self._alone = [] if chatty else ["--without-gossip", "--without-mingle", "--without-heartbeat"]
 
     @property
     def command(self) -> list[str]:
         """The worker."""
         return [
             sys.executable, "-m", "celery", "-A", "bench.code.celery_app", "worker", "--pool", "prefork",
-            "--concurrency", "2", "--queues", ",".join(self.queues), "--loglevel", "ERROR", "--without-gossip",
-            "--without-mingle", "--without-heartbeat",
+            "--concurrency", "2", "--queues", ",".join(self.queues), "--loglevel", "ERROR",
+            "--hostname", f"{self.queues[0]}@%h", *self._alone,
         ]
 
 

@@ -21,7 +21,7 @@ def noop(body: str) -> None:
     stamp()
 
 
-actor = dramatiq.actor(noop, queue_name=feeding.queue())
+actor = dramatiq.actor(queue_name=feeding.queue())(noop)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""How long one poll of many empty queues takes: ``python -m bench.code.polls rbit INI`` or ``... bare COUNT``.
+"""How long one poll of many empty queues takes: ``python -m bench.code.polls rbit INI`` or ``... bare QUEUE...``.
 
-Says on standard error the seconds from before the first basic_get of a poll to the answer to its last one. rbit's is the second poll
-of its real loop, the whole client from an INI file, with a clock around the one call that asks a queue for a message.
-The queues are those of the INI file, or $BENCH_QUEUE followed by a number.
+Says on standard error the seconds from before the first basic_get of a poll to the answer to its last one.
+rbit's is the second poll of its real loop, the whole client from an INI file, with a clock around the one call that
+asks a queue for a message.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 import pika
 
@@ -41,11 +42,10 @@ def rbit(ini: str, polls: int = 2) -> None:
     sys.exit(cli.main([ini]))
 
 
-def bare(count: int, polls: int = 2) -> None:
-    """Asks so many queues one after the other, on one channel; says how long the last poll took."""
+def bare(queues: Sequence[str], polls: int = 2) -> None:
+    """Asks queues one after the other, on one channel; says how long the last poll took."""
     connection = pika.BlockingConnection(pika.URLParameters(feeding.url()))
     channel = connection.channel()
-    queues = [f"{feeding.queue()}{number}" for number in range(count)]
     taken = 0.0
     for _ in range(polls):
         began = time.monotonic()
@@ -60,4 +60,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "rbit":
         rbit(sys.argv[2])
     else:
-        bare(int(sys.argv[2]))
+        bare(sys.argv[2:])

@@ -1,4 +1,4 @@
-"""What each job does, whoever runs it: it appends the time to a file of its process. It imports next to nothing."""
+"""What each job does, whoever runs it: it appends the time to a file of its process."""
 
 from __future__ import annotations
 
