@@ -28,6 +28,13 @@ def cpu(pids: Iterable[int]) -> float:
     return spent / 1e9
 
 
+def kind(pid: int) -> str:
+    """Returns what a process is: ``keeper`` or ``worker`` of rbit, else ``others``."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+    found = re.search(r"\b(keeper|worker)\.py|rbit\.(keeper|worker)", command)
+    return next(filter(None, found.groups())) if found else "others"
+
+
 def _kilobytes(pid: int, file: str, key: str) -> int:
     found = re.search(rf"(?m)^{key}:\s+(\d+) kB", Path(f"/proc/{pid}/{file}").read_text("ascii"))
     assert found is not None

@@ -1,8 +1,8 @@
 """How long one poll of many empty queues takes: ``python -m bench.code.polls rbit INI`` or ``... bare QUEUE...``.
 
-Says on standard error the seconds from before the first basic_get of a poll to the answer to its last one.
-rbit's is the second poll of its real loop, the whole client from an INI file, with a clock around the one call that
-asks a queue for a message.
+Says on standard error the seconds from before the first basic_get of a poll to the answer to its last one. Of
+rbit it is the second poll of its real loop, the whole client from an INI file, with a clock around the one call
+that asks a queue for a message.
 """
 
 from __future__ import annotations
