@@ -1,4 +1,4 @@
-"""Where everything runs: one private RabbitMQ, one folder, and how much is to be done."""
+"""Where everything runs: a private RabbitMQ, one folder, and how much is to be done."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pika
 
 from tests.support import processes
+from tests.support.cluster import Cluster
 from tests.support.node import PrivateNode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,14 +26,23 @@ class BenchError(Exception):
 
 
 class Place:
-    """The place. Arguments: the node; a folder; what ends processes if this one is killed; jobs of a run."""
+    """The place.
 
-    def __init__(self, node: PrivateNode, folder: Path, guard: subprocess.Popen[bytes], jobs: int) -> None:
-        self.node = node
+    Arguments:
+        cluster: the broker.
+        folder: for everything else.
+        guard: ends processes if this one is killed.
+        jobs: of a run.
+    """
+
+    def __init__(self, cluster: Cluster, folder: Path, guard: subprocess.Popen[bytes], jobs: int) -> None:
+        self.cluster = cluster
+        self.node: PrivateNode = cluster.nodes[0]
         self.jobs = jobs
+        self.queue_type = "quorum" if len(cluster.nodes) > 1 else "classic"
         self._folder = folder
         self._guard = guard
-        self._connection = node.connect()
+        self._connection = self.node.connect()
         self._count = 0
 
     @property
@@ -68,11 +78,18 @@ class Place:
         self._guard.stdin.write(b"%d\n" % child.pid)
         return child
 
+    def send(self, queue: str, count: int) -> None:
+        """Publishes so many messages, persistent ones, without waiting for what the broker says."""
+        body = BODY.read_bytes()
+        with self._channel() as channel:
+            for _ in range(count):
+                channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+
     def declare(self, queues: Iterable[str]) -> None:
         """Makes durable queues."""
         with self._channel() as channel:
             for queue in queues:
-                channel.queue_declare(queue, durable=True)
+                channel.queue_declare(queue, durable=True, arguments={"x-queue-type": self.queue_type})
 
     def depth(self, queue: str) -> int:
         """Returns how many messages a queue has that are not delivered."""
@@ -96,19 +113,20 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(jobs: int) -> Iterator[Place]:
+def place(jobs: int, nodes: int = 1) -> Iterator[Place]:
     """Makes a place, and removes it with all that still runs there.
 
     Arguments:
         jobs: of a run.
+        nodes: of RabbitMQ; with several, queues are quorum queues.
 
     Errors: NodeError.
     """
     folder = Path(tempfile.mkdtemp(prefix="rbit-bench-"))
     guard = processes.start_guard(folder)
     try:
-        with PrivateNode() as node:
-            yield Place(node, folder, guard, jobs)
+        with Cluster(nodes) as cluster:
+            yield Place(cluster, folder, guard, jobs)
     finally:
         assert guard.stdin is not None
         guard.stdin.close()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,19 +28,20 @@ class Side:
 
     Arguments:
         place: where it runs.
-        queues: how many queues it works off.
+        queues: how many queues it works off, or which; those are not removed.
         body: the file that is the body of its messages.
     """
 
     name = ""
     publisher = "bench.code.publish"  # the module that publishes for it
 
-    def __init__(self, place: Place, queues: int = 1, body: Path = BODY) -> None:
+    def __init__(self, place: Place, queues: int | Sequence[str] = 1, body: Path = BODY) -> None:
         self.place = place
         self.folder = place.new_folder()
         self.stamps_folder = self.folder / "stamps"
         self.stamps_folder.mkdir()
-        self.queues = [place.new_queue() for _ in range(queues)]
+        self._own = [place.new_queue() for _ in range(queues)] if isinstance(queues, int) else []
+        self.queues = self._own if isinstance(queues, int) else list(queues)
         self.environment = {
             "BENCH_URL": place.node.url, "BENCH_QUEUE": self.queues[0], "BENCH_BODY": str(body),
             "BENCH_STAMPS": str(self.stamps_folder),
@@ -113,6 +114,16 @@ class Side:
         stamps = self.stamps()[:count]
         return (len(stamps) - 1) / (stamps[-1] - stamps[0])
 
+    def stop(self) -> None:
+        """Sends SIGTERM, if it runs, and waits for its end for at most 20 s."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_BOUND)
+            except subprocess.TimeoutExpired:
+                print(f"bench: {self.name} did not end within {STOP_BOUND:g} s: killed", file=sys.stderr)
+
     def close(self) -> None:
         """Ends all its processes, and removes its queues."""
         if self._feeder is not None:
@@ -121,15 +132,10 @@ class Side:
                 if pipe is not None:
                     pipe.close()
         if self._process is not None:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
-                try:
-                    self._process.wait(STOP_BOUND)
-                except subprocess.TimeoutExpired:
-                    print(f"bench: {self.name} did not end within {STOP_BOUND:g} s: killed", file=sys.stderr)
+            self.stop()
             processes.end(self._process)
         self._feeder = self._process = None
-        self.place.delete(self.queues)
+        self.place.delete(self._own)
 
     def _start(self, command: list[str], log: str, pipe: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         with (self.folder / log).open("ab") as file:

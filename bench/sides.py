@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.place import BODY, ROOT, Place
@@ -22,22 +23,25 @@ class Rbit(Side):
         delivery: ``push`` or ``poll``.
         runner: of each queue.
         poll_time: seconds.
+        client: the client's name.
     """
 
     name = "rbit"
 
     def __init__(
-        self, place: Place, delivery: str = "push", *, slots: int = 2, runner: str = PYTHON, queues: int = 1,
-        poll_time: float = 60.0, body: Path = BODY,
+        self, place: Place, delivery: str = "push", *, slots: int = 2, runner: str = PYTHON,
+        queues: int | Sequence[str] = 1, poll_time: float = 60.0, body: Path = BODY, client: str = "bench",
     ) -> None:
         super().__init__(place, queues, body)
         node = place.node
+        hosts = ", ".join(f"127.0.0.1:{each.port}" for each in place.cluster.nodes)
         sections = [f"[runner:{queue}]\nrunner = {runner}\n" for queue in self.queues]
         self.ini = self.folder / "rbit.ini"
         self.ini.write_text(
-            f"[rbit]\nname = bench\nconcurrency = {slots}\ndelivery = {delivery}\npolling_time = {poll_time:g}\n"
-            f"[amqp]\nhost = 127.0.0.1\nport = {node.port}\nuser = {node.user}\npassword = {node.password}\n"
-            + "".join(sections), encoding="utf-8",
+            f"[rbit]\nname = {client}\nconcurrency = {slots}\n"
+            f"delivery = {delivery}\npolling_time = {poll_time:g}\n"
+            f"[amqp]\nhost = {hosts}\nuser = {node.user}\npassword = {node.password}\n"
+            f"queue_type = {place.queue_type}\n" + "".join(sections), encoding="utf-8",
         )
         self.ini.chmod(0o600)
 
@@ -85,7 +89,7 @@ class Celery(Side):
     name = "Celery"
     publisher = "bench.code.celery_app"
 
-    def __init__(self, place: Place, queues: int = 1, chatty: bool = False) -> None:
+    def __init__(self, place: Place, queues: int | Sequence[str] = 1, chatty: bool = False) -> None:
         super().__init__(place, queues)
         self._alone = [] if chatty else ["--without-gossip", "--without-mingle", "--without-heartbeat"]
 
