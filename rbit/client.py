@@ -11,7 +11,6 @@ import math
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -22,6 +21,7 @@ from rbit.crew import Crew
 from rbit.default_queue import DefaultQueue
 from rbit.definitions import Missing
 from rbit.errors import ConnectionLost
+from rbit.events import Events
 from rbit.feed import Feed
 from rbit.figures import Figures
 from rbit.front import Front
@@ -76,6 +76,7 @@ class Client:
         self._once = once
         name = f"rbit {config.client.name}"
         self._link = Link(config.amqp, name, config.client.lease_ttl)
+        self._events = Events(self._link.wake)
         self._publisher = Publisher(config.amqp, f"{name} (publisher)")
         self._pump = Pump(config.amqp, config.client.name, front(), self._runs) if front else None
         quorum = config.amqp.queue_type == "quorum"
@@ -86,23 +87,22 @@ class Client:
         caught_up = self._pump.caught_up if self._pump else threading.Event()
         gate = Gate(config.client.name, self._cancels, front, timeout, caught_up=caught_up, look=self._look)
         self._crew = Crew(config.client, gate, self._post_end)
-        self._events: deque[Callable[[], None]] = deque()
         self._sources = Sources(queues, config.client.name, self._rota)
         self._presence = Presence(config.client.name, NAME_PATIENCE * config.amqp.heartbeat)
         self._settlement = Settlement(
-            config, self._publisher, self._sources, self._rota, post=self._post, begin=self._crew.begin
+            config, self._publisher, self._sources, self._rota, post=self._events.post, begin=self._crew.begin
         )
         self._claims = self._settlement.claims
         self._commands = Commands(self._claims, self._cancels, self._feed, self._cancel)
-        self._default = DefaultQueue(config, partial(self._post, self._rota.ask_again), once)
+        self._default = DefaultQueue(config, partial(self._events.post, self._rota.ask_again), once)
         self._intake = Intake(
             config, runners, sources=self._sources, rota=self._rota, settlement=self._settlement, crew=self._crew,
             feed=self._feed, open=self._is_open, push=config.client.delivery == "push" and not once,
         )
         self._stop = StopSignals(config.client.stop_timeout, self._tick)
         self._reload = Reload(
-            config, None if once else read, self._post, stop=self._stop, cancels=self._cancels, link=self._link,
-            rota=self._rota, settlement=self._settlement, crew=self._crew, default=self._default,
+            config, None if once else read, self._events.post, stop=self._stop, cancels=self._cancels,
+            link=self._link, rota=self._rota, settlement=self._settlement, crew=self._crew, default=self._default,
             sources=self._sources, take=self._intake.change, lose=self._lose,
         )
         self._missing = Missing(config)
@@ -148,17 +148,16 @@ class Client:
         )
         if connection is not None and not self._sources.ready:
             self._prepare(connection)
-        while self._events:
-            self._events.popleft()()
+        self._events.run()
         self._settlement.tend()
         try:
             self._listen()
             self._sources.tend({job.message.queue for job in self._claims.jobs})
             self._intake.search()
             if not self._intake.take_one():
-                self._sources.prove()
+                self._sources.prove(at_once=self._once or self._obeyed > 0)
                 pause = min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE
-                self._link.wait(pause, unless=lambda: bool(self._events))
+                self._link.wait(pause, unless=self._events.__bool__)
         except ConnectionLost as error:
             self._lose(error)
 
@@ -222,7 +221,7 @@ class Client:
 
     def _look(self, client: str, answer: Callable[[bool], None]) -> None:
         """Has the main thread find out whether a client is connected, if it can; any thread may call this."""
-        self._post(partial(self._look_now, client, answer))
+        self._events.post(partial(self._look_now, client, answer))
 
     def _look_now(self, client: str, answer: Callable[[bool], None]) -> None:
         if self._link.connection is not None:
@@ -240,13 +239,8 @@ class Client:
     def _runs(self, number: int | None) -> bool:
         return self._crew.runs(number)
 
-    def _post(self, event: Callable[[], None]) -> None:
-        """Has the main thread call ``event`` in its next turn; any thread may call this."""
-        self._events.append(event)
-        self._link.wake()
-
     def _post_end(self, job: Job) -> None:
-        self._post(partial(self._end, job))
+        self._events.post(partial(self._end, job))
 
     def _end(self, job: Job) -> None:
         """Frees the slot of a job that has an outcome, and has it settled."""
@@ -298,8 +292,7 @@ class Client:
         self._publisher.close()
         if late:
             self._publisher.join(PATIENCE)
-        while self._events:  # copies that were confirmed meanwhile
-            self._events.popleft()()
+        self._events.run()  # copies that were confirmed meanwhile
         self._settlement.settle_at_last()
         for job in self._claims.jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)

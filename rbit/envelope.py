@@ -207,7 +207,9 @@ def fitted(properties: Properties, room: Callable[[Properties], int]) -> tuple[P
         properties: of a copy. Headers of rbit's own are the last to go.
         room: returns how many bytes properties leave in the frame that must hold them; below 0: too large.
     """
-    headers = dict(properties.headers or {})
+    if not properties.headers:  # the others always fit, each has 255 bytes at most
+        return properties, ""
+    headers = dict(properties.headers)
     fit, left_out = properties, ""
     if room(fit) < 0:
         alone = {name: room(Properties(headers={name: value})) for name, value in headers.items()}

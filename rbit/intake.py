@@ -30,6 +30,8 @@ MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at
 MOST_ENDED = 50  # jobs of a queue whose last status is on its way to RabbitMQ
 
 GRACE = 0.2  # seconds that a message which was sent may wait for a slot
+QUICK = 0.05  # seconds that a job takes after which the next may be sent ahead
+AHEAD = 10  # messages
 RETURNS = 10  # of a message: a quorum queue counts them, and RabbitMQ 4 drops it at 20, unless told otherwise
 
 
@@ -136,12 +138,19 @@ class Intake:
         return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
 
     def _prefetch(self, name: str) -> int:
-        """Returns how many messages a queue may send that are not settled: what the slots can take soon."""
+        """Returns how many messages a queue may send that are not settled: what the slots can take soon.
+
+        A job that has ended is in no slot, but its message is not settled before its statuses are confirmed. If
+        jobs are quick, there are more such messages than slots.
+        """
         if self._sources.is_lease(name):
             return 0
+        jobs = self._claims.jobs
         before = time.monotonic() - GRACE
-        slow = sum(not job.ended_at and job.taken_at < before for job in self._claims.jobs)
-        return max(1, min(self._sections[name].concurrency or self._crew.size, self._crew.size - slow))
+        slow = sum(not job.ended_at and job.taken_at < before for job in jobs)
+        quick = any(0 < job.ended_at < job.taken_at + QUICK for job in jobs if job.message.queue == name)
+        slots = min(self._sections[name].concurrency or self._crew.size, self._crew.size - slow)
+        return max(1, slots) + AHEAD * quick
 
     def _stem(self) -> None:
         """Has queues send no more when their messages would wait here, though another client could run them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import sys
@@ -17,6 +18,7 @@ from collections import deque
 from typing import Any, TextIO
 
 LIMIT = 1 << 23  # bytes that wait at most; the half of them for other threads than the main one
+GATHERING = 0.02  # seconds between two writes at least, for lines to be written together
 BATCH = 1 << 16  # bytes written at once
 PATIENCE = 5.0  # seconds without progress after which a reader counts as stopped
 LAST_WAIT = 10.0  # seconds that an exit waits for the rest to be written
@@ -109,10 +111,14 @@ class Output(logging.Handler):
         return left > 0 and self._change.wait(left)
 
     def _run(self) -> None:
+        written_at = -math.inf  # time.monotonic()
         while True:
             with self._change:
                 while not self._lines:
                     self._change.wait()
+            if len(self._lines) < BATCH // 1024 and time.monotonic() < written_at + GATHERING:  # more comes soon
+                time.sleep(GATHERING)
+            with self._change:
                 batch = [self._lines.popleft()]
                 while self._lines and len(batch) < BATCH // 1024:
                     batch.append(self._lines.popleft())
@@ -123,7 +129,7 @@ class Output(logging.Handler):
                 self._say(error)
             with self._change:
                 self._size -= len(data)
-                self._moved = time.monotonic()
+                self._moved = written_at = time.monotonic()
                 if self._lost:
                     text = f"{self._lost} lines of the log are lost: nobody read it"
                     self._lost = 0

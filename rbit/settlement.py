@@ -16,6 +16,7 @@ from rbit import steps
 from rbit.broker import Copy, Delivery
 from rbit.claims import Claims
 from rbit.errors import DeliveryLost
+from rbit.events import Event
 from rbit.fate import Fates
 from rbit.job import Job
 from rbit.leases import Leases
@@ -30,7 +31,6 @@ log = logging.getLogger("rbit.client")
 
 MISTAKEN = 4  # heartbeats; a broker notices a lost connection within three
 
-Event = Callable[[], None]
 
 
 class Settlement:
@@ -119,8 +119,8 @@ class Settlement:
         self.settle(job)
 
     def settle_all(self) -> None:
-        """Settles the ended jobs that have waited for a lease which is not there, or for a delivery."""
-        for job in [job for job in self.claims.jobs if job.ended_at and not job.delivery.lost]:
+        """Settles the ended jobs that have waited for a lease which is not there; once it was looked for."""
+        for job in [job for job in self.claims.jobs if job.searched and job.ended_at and not job.delivery.lost]:
             self.settle(job)
 
     def settle_at_last(self) -> None:

@@ -36,6 +36,7 @@ class Sources:
         self._rota = rota
         self._connection: Connection | None = None
         self._queues: dict[str, Queue] = {}
+        self._leaving: set[str] = set()  # were taken away, and may still be needed for jobs that are here
         self._inflows: dict[str, Inflow] = {}  # of those that send their messages
         self._failures: dict[str, int] = {}  # how often the broker refused a queue, in a row
         self._unusable: set[str] = set()  # queues that would break each connection
@@ -75,6 +76,7 @@ class Sources:
             self._rota.remove(name)
             self._rota.remove(own_queues(self._client, name)["lease"])
             self._failures.pop(name, None)
+        self._leaving = self._leaving.union(before).difference(self._names)
         added = [name for name in self._names if name not in before]
         for name in added:
             self._rota.add(name)
@@ -93,12 +95,13 @@ class Sources:
         """
         if self._connection is None:
             return
-        for queue in list(self._queues.values()):
-            if queue.origin not in self._names and queue.origin not in used:
+        for origin in self._leaving.difference(used):
+            for queue in [queue for queue in self._queues.values() if queue.origin == origin]:
                 queue.close()  # only then it is forgotten, for else its acknowledgements are in doubt
                 del self._queues[queue.name]
                 self._inflows.pop(queue.name, None)
                 self._failures.pop(queue.name, None)
+            self._leaving.discard(origin)
         for name in set(used).difference(self._queues, self._unusable):
             self._queues[name] = Queue(self._connection, name)
             self._look_for_leases(name)
@@ -145,7 +148,10 @@ class Sources:
     def _flow(self, queue: Queue, prefetch: int) -> Delivery | None:
         assert self._connection is not None
         if queue.name not in self._inflows:
+            first = queue.get()  # for only this refuses a stream, which is no queue of jobs
             self._inflows[queue.name] = Inflow(self._connection, queue, partial(self._rota.came, queue.name))
+            if first is not None:
+                return first
         inflow = self._inflows[queue.name]
         inflow.begin(prefetch)
         return inflow.take()
@@ -170,11 +176,15 @@ class Sources:
         """Whether a queue is one of leases."""
         return self._queues[name].is_lease
 
-    def prove(self) -> None:
-        """Makes sure of the acknowledgements so far. Errors: ConnectionLost."""
+    def prove(self, at_once: bool) -> None:
+        """Makes sure of the acknowledgements so far. Errors: ConnectionLost.
+
+        Arguments:
+            at_once: whether that is done now, and not only when the next messages would have done it.
+        """
         for queue in self._queues.values():
             with contextlib.suppress(QueueUnavailable):  # its next get says so
-                queue.prove()
+                queue.prove(0.0) if at_once else queue.prove()
 
     def doubtful(self) -> list[Settled]:
         """Returns, once, what was acknowledged and may come again all the same."""

@@ -69,7 +69,11 @@ class Reloading(BrokerCase):
         self, runners: Mapping[str, Mapping[str, object]] | None = None, amqp: Mapping[str, object] | None = None,
         pybit: Mapping[str, object] | None = None, **rbit: object,
     ) -> str:
-        """Return an INI file. Arguments: the runner sections, one of ``word`` by default; further keys."""
+        """Return an INI file. Arguments: the runner sections, one of ``word`` by default; further keys.
+
+        No job is leased, or its message would leave its queue, if nothing else is said.
+        """
+        rbit = {"lease_after": 600, **rbit}
         return self.ini({self.queue: section()} if runners is None else runners, rbit=rbit, amqp=amqp, pybit=pybit)
 
     def write(self, rbit: RbitProcess, **sections: object) -> None:

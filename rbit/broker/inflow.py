@@ -30,6 +30,7 @@ class Inflow:
         self._come = come
         self._channel: BlockingChannel | None = None
         self._tag = ""
+        self._prefetch = 0
         self._new: deque[Delivery] = deque()
         self._waiting: deque[tuple[float, Delivery]] = deque()  # each with time.monotonic() of its coming
 
@@ -44,14 +45,17 @@ class Inflow:
         return time.monotonic() - self._waiting[0][0] if self._waiting else 0.0
 
     def begin(self, prefetch: int) -> None:
-        """Has messages sent, unless they are. Errors: QueueUnavailable, ConnectionLost.
+        """Has messages sent, unless they are already. Errors: QueueUnavailable, ConnectionLost.
 
         Arguments:
-            prefetch: how many may have come and not be settled.
+            prefetch: how many may have come and not be settled. Fewer than before count after an ``end`` only.
         """
-        if self.is_open:
+        if self.is_open and prefetch <= self._prefetch:
             return
+        self._prefetch = prefetch
         with self._connection.translated(self._queue.name):
+            if self.is_open and self._channel is not None:  # a consumer cannot change it
+                self._channel.basic_cancel(self._tag)
             channel = self._queue.open()
             channel.basic_qos(prefetch_count=prefetch)
             channel.add_on_cancel_callback(self._cancelled)

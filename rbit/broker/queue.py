@@ -229,13 +229,16 @@ class Queue:
         alive: bool = channel.is_open and channel == self._channel
         return alive and not self._connection.dropped
 
-    def prove(self) -> None:
+    def prove(self, soon: float = SOON) -> None:
         """Makes sure of acks that were sent a while ago: what the broker answers now, it answers after these.
+
+        Arguments:
+            soon: seconds since the last one of them in which nothing is done.
 
         Errors: QueueUnavailable, ConnectionLost.
         """
         now = time.monotonic()
-        last = self.unproven and self.acks[-1].at < now - SOON
+        last = self.unproven and self.acks[-1].at <= now - soon
         if last or (self.acks and self.acks[0].at < now - FORGETS and self._synced < now - SOON):
             with self._connection.translated(self.name):
                 self.open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
