@@ -49,7 +49,7 @@ def main() -> int:
     """Prints a line for each side; returns 0."""
     made = argparse.ArgumentParser(prog="python -m bench.where", description=__doc__)
     made.add_argument("--jobs", type=int, default=5000, help="of each side (default: 5000)")
-    made.add_argument("--nodes", type=int, default=1, help="of RabbitMQ; with several, rbit alone, and quorum queues")
+    made.add_argument("--nodes", type=int, default=1, help="with several, rbit alone and quorum queues")
     given = made.parse_args()
     jobs, single = given.jobs, given.nodes == 1
     with place(jobs, given.nodes) as where:
