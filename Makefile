@@ -7,6 +7,8 @@
 #                         MINUTES=5 SEED=1 CLUSTER=--cluster; see docs/faults.rst
 #   make fuzz             100,000 cases made at random of all that strangers and users write: ten minutes, or CASES=5000
 #                         SEED=1
+#   make bench            rbit measured beside Celery, Dramatiq and amqp-consume, which are installed for it:
+#                         REPEAT=5 JOBS=5000 ONLY="push shell" RST=docs/benchmarks.rst; see docs/benchmarks.rst
 #   make setup            what all of them need
 #   make clean            removes what these made, the virtual environment too
 #   PYTHON=python3.12     the Python to use, 3.10 or later
@@ -14,6 +16,7 @@
 PYTHON ?= python3
 MINUTES ?= 20
 CASES ?= 100000
+REPEAT ?= 5
 VENV := .venv
 LOG := build/setup.log
 STAMP := $(VENV)/.rbit-$(subst /,_,$(PYTHON))
@@ -22,7 +25,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 .ONESHELL:
 .SILENT:
-.PHONY: demo test faults fuzz setup broker clean
+.PHONY: demo test faults fuzz bench peers setup broker clean
 
 demo: setup
 	$(VENV)/bin/python examples/demo.py
@@ -35,6 +38,10 @@ faults: setup
 
 fuzz: $(STAMP)
 	$(VENV)/bin/python -m tests.fuzz --cases $(CASES) $(if $(SEED),--seed $(SEED))
+
+bench: setup peers
+	$(VENV)/bin/python -m bench --repeat $(REPEAT) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(RST),--rst $(RST))
 
 setup: $(STAMP) broker
 
@@ -98,6 +105,17 @@ broker:
 	        echo "rbit: Debian and Ubuntu also start RabbitMQ as a service; rbit's demo and tests never use that one"
 	    fi
 	fi
+
+# What rbit is measured beside; nothing else needs it.
+peers: $(STAMP)-bench
+	$(FUNCTIONS)
+	command -v amqp-consume >/dev/null || install amqp-tools
+
+$(STAMP)-bench: $(STAMP)
+	$(FUNCTIONS)
+	echo "rbit: installing what it is measured beside into $(VENV)"
+	quietly $(VENV)/bin/python -m pip install --disable-pip-version-check -e '.[bench]'
+	touch $@
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info .mypy_cache .ruff_cache

@@ -22,6 +22,7 @@ setup(
     python_requires=">=3.10",
     install_requires=["jsonpickle>=4", "pika>=1.3", "requests>=2.28"],
     extras_require={
+        "bench": ["celery>=5.4", "dramatiq[rabbitmq]>=1.17"],
         "examples": ["EbookLib>=0.20"],
         "json": ["python-json-logger>=3.1"],
         "metrics": ["prometheus_client>=0.16"],

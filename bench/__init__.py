@@ -1,0 +1,1 @@
+"""rbit measured beside others, on one machine and one private RabbitMQ; see docs/benchmarks.rst."""
