@@ -38,7 +38,7 @@ def rbit(ini: str, polls: int = 2) -> None:
                 print(times[-1][1] - times[-count][0], file=sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    Sources.get = timed  # type: ignore[method-assign]
+    Sources.get = timed  # type: ignore[method-assign, assignment]
     sys.exit(cli.main([ini]))
 
 
