@@ -106,9 +106,11 @@ class Client:
             sources=self._sources, take=self._intake.change, lose=self._lose,
         )
         self._missing = Missing(config)
-        longest_turn = 2 * (config.amqp.heartbeat + SILENCE)
-        self._notifier = Notifier(longest_turn)
-        self.figures = Figures(queues, longest_turn, self._link, self._crew, self._settlement, pump=self._pump)
+        silence = config.amqp.heartbeat + SILENCE
+        self._notifier = Notifier(2 * silence)
+        self.figures = Figures(
+            queues, 2 * silence, silence, self._link, self._crew, settlement=self._settlement, pump=self._pump
+        )
         self._obeyed = 0
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done

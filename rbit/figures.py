@@ -48,6 +48,7 @@ class Figures:
     Arguments:
         queues: of the runners.
         longest_turn: seconds that may be between two calls of ``turn``.
+        longest_silence: seconds for which nothing need come from the broker.
         link, crew, settlement, pump: of the client; no pump without ``[pybit]``.
 
     Attributes:
@@ -56,11 +57,12 @@ class Figures:
     """
 
     def __init__(
-        self, queues: Iterable[str], longest_turn: float, link: Link, crew: Crew, settlement: Settlement,
-        *, pump: Pump | None,
+        self, queues: Iterable[str], longest_turn: float, longest_silence: float, link: Link, crew: Crew,
+        *, settlement: Settlement, pump: Pump | None,
     ) -> None:
         self._runs = {queue: Runs() for queue in queues}
         self._longest_turn = longest_turn
+        self._longest_silence = longest_silence
         self._link = link
         self._crew = crew
         self._settlement = settlement
@@ -124,7 +126,9 @@ class Figures:
         idle = time.monotonic() - self._turned_at
         if idle > self._longest_turn:
             return f"the loop has not turned for {idle:.0f} s"
-        # A silent broker holds a turn up, or is found by pika, which gives the connection up then.
+        silence = self.silence
         if self._link.connection is None:
-            return f"no connection to RabbitMQ; nothing has come from it for {self.silence:.0f} s"
+            return f"no connection to RabbitMQ; nothing has come from it for {silence:.0f} s"
+        if silence > self._longest_silence:  # pika gives the connection up after one more heartbeat
+            return f"nothing has come from RabbitMQ for {silence:.0f} s"
         return ""

@@ -70,7 +70,7 @@ class HealthTest(MetricsCase):
             self.assertEqual(process.wait(60), 0, process.output)
 
     def test_frozen_broker_shows_as_a_growing_age_and_then_as_an_outage(self) -> None:
-        trouble = "^(the loop has not turned|no connection to RabbitMQ; nothing has come from it) for [1-9]"
+        trouble = r"^nothing has come from RabbitMQ for ([6-9]|1\d) s\n$"
         process = self.serve("brief", to_pybit=False, amqp={"heartbeat": 1})
         self.wait_for_health(200, "^ok\n$")
         broker = self.node.pids[0]
