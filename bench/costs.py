@@ -23,7 +23,7 @@ FEW, MANY = 1_000, 100_000  # jobs
 STARTS = 5  # of which the median counts as one figure
 QUEUES = 500
 LARGE = 64 << 20  # bytes
-POLL_TIME = 2.0  # seconds
+POLL_TIME = 0.5  # seconds
 
 
 def _memory(place: Place) -> list[Pair]:

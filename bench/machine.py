@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import rbit
-from bench.place import Place
+from bench.place import JOBS, Place
 
 PACKAGES = ("pika", "celery", "dramatiq")
 
@@ -30,12 +30,13 @@ def described(place: Place, repeat: int, load: tuple[float, float, float]) -> st
     versions = [f"rbit {rbit.__version__}", f"Python {platform.python_version()}", f"RabbitMQ {place.version}"]
     versions += [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if _there(name)]
     versions += [f"amqp-tools {found}" for found in [_debian("amqp-tools")] if found]
+    scaled = f" All numbers in the names of the rows are to be taken times {place.jobs / JOBS:g}, but that of MB."
     return (
         f"{time.strftime('%Y-%m-%d %H:%M')}; {processor[1] if processor else platform.machine()}, "
         f"{os.cpu_count()} cores, {int(memory[1]) / 2**20:.0f} GB; Linux {platform.release()}.\n"
         f"{', '.join(versions)}.\n"
         f"{repeat} pairs a row, {place.jobs} jobs a run; load average {load[0]:.1f} before and "
-        f"{os.getloadavg()[0]:.1f} after it.\n"
+        f"{os.getloadavg()[0]:.1f} after it.{scaled if place.jobs != JOBS else ''}\n"
     )
 
 
