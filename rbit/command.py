@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import logging.config
 import math
 import signal
 import sys
@@ -205,8 +204,10 @@ def start_logging(settings: Config, debug: bool, log_format: str | None = None) 
     if settings.logging is not None:
         if log_format is not None:
             raise errors.UsageError(f"--log-format does not go with the logging sections of {settings.path}")
+        from logging.config import fileConfig  # noqa: PLC0415 - it loads much, and few files have such sections
+
         try:
-            logging.config.fileConfig(settings.logging, disable_existing_loggers=False)
+            fileConfig(settings.logging, disable_existing_loggers=False)
         except Exception as error:  # fileConfig evaluates what the file says: anything may be raised
             cause = error.__cause__ or error
             reason = f"{type(cause).__name__}: {cause}"

@@ -31,24 +31,31 @@ class Surroundings:
     def restore(self) -> bool:
         """Undoes what was changed since; returns False when something is left that cannot be undone."""
         end_timers()
+        signal.set_wakeup_fd(-1)
+        with contextlib.suppress(OSError, ValueError):
+            for stream in self._state["streams"]:
+                stream.flush()
+        os.environ.clear()  # in any case: what was changed past it is not seen
+        os.environ.update(self._state["environment"])
+        same = look() == self._state  # as most jobs leave it, and to undo costs more than to look
+        if not same:
+            self._undo()
+            same = look() == self._state
+        end_tracker()
+        return same and threads() <= self._threads
+
+    def _undo(self) -> None:
         state = self._state
         with contextlib.suppress(OSError, ValueError):
             sys.stdout, sys.stderr = state["streams"]
-            for stream in state["streams"]:
-                stream.flush()
             for number, handler in state["handlers"].items():
                 signal.signal(number, handler)
-            signal.set_wakeup_fd(-1)
             signal.pthread_sigmask(signal.SIG_SETMASK, state["mask"])
             os.umask(state["umask"])
             os.chdir(state["folder"])
-            os.environ.clear()
-            os.environ.update(state["environment"])
             os.setpriority(os.PRIO_PROCESS, 0, state["nice"])
             for number, limits in state["limits"].items():
                 resource.setrlimit(number, limits)
-        end_tracker()
-        return look() == state and threads() <= self._threads
 
 
 def look() -> dict[str, Any]:

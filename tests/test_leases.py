@@ -84,6 +84,7 @@ class LeaseTest(BrokerCase):
             self.publish(queue, name)
         rbit = self.start("gate", queue, concurrency=2)
         self.wait_until(lambda: rbit.output.count("holds lease 1") == 2, what="both leases")
+        self.wait_until(lambda: self.unacked(queue) == 0, what="the acks of what they replace")
         self.proxy.cut()
         self.wait_until(lambda: rbit.output.count("it is not run twice") >= 2, what="both messages")
         for name in ("one", "two"):
