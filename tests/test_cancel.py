@@ -103,7 +103,8 @@ class RunningTest(ClientCase):
 
     def test_job_whose_client_was_killed_before_the_acknowledgement_is_not_run_again(self) -> None:
         with Proxy(self.node.port) as proxy:
-            first, job, _ = self.start_holding(amqp={"port": proxy.port}, lease_after=600)
+            # Else the connection would be given up for its silence, and the message settled on the next one.
+            first, job, _ = self.start_holding(amqp={"port": proxy.port, "heartbeat": 60}, lease_after=600)
             proxy.hold(f"rbit {NAME}", answers=False)
             self.ask_to_cancel(job)
             self.wait_for_statuses(job, "Waiting", "Building", "Cancelled")
