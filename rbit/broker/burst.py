@@ -97,8 +97,8 @@ class Burst:
         self, number: int, sending: Sending, alone: bool, closed: ChannelClosedByBroker | None
     ) -> PublishFailed | None:
         where = sending.name or sending.exchange or sending.key
-        if closed and (number in self._open or number > self._count):
-            return not_taken(where, reason(closed), refused=alone)
+        if number in self._open or number > self._count:
+            return not_taken(where, reason(closed) if closed else "its channel is closed", refused=alone)
         if number in self._refused:
             return not_taken(where, "it is full, or has failed", refused=False)
         if self._returned and (alone or sending.properties.message_id in self._returned):
