@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 import unittest
@@ -179,12 +180,14 @@ class RunningTest(ClientCase):
         jobs = [self.submit(number) for number in range(3)]
         for job in jobs:
             self.wait_for_note(rbit, f"start {job}")
-        for number in range(1000, 1400):
-            self.request(number, stream, headers={"x-rbit-local": True})
-        self.wait_until(lambda: rbit.output.count(f"{stream} job") > 20, what="the stream")
+        numbers = itertools.count(1000)
         taken = []
         for job in jobs:
             self.wait_for_statuses(job, "Waiting", "Building")
+            while self.depth(stream) < 2000:  # more than it does in the time that a request may take
+                for _ in range(200):
+                    self.request(next(numbers), stream, headers={"x-rbit-local": True})
+            self.wait_until(lambda: rbit.output.count(f"{stream} job") > 20, what="the stream")
             began = time.monotonic()
             self.web.cancel(job)
             note = self.wait_for_note(rbit, rf"interrupted {job} (\S+)")
