@@ -44,6 +44,7 @@ FOR_NOW = re.compile(r"NOT_ALLOWED - (.* (?:is reached|is down))\b['\"]*$")
 # Reply codes of AMQP 0-9-1.
 ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 530, 540
 Access = tuple[pika.PlainCredentials, ssl.SSLContext | None]
+GATHERING = 0.002  # seconds that what is to be sent waits for more
 SERVED = 0.1  # of the time between heartbeats, at least so often they are looked at
 RIGHTS = "; see rabbitmqctl set_permissions"
 
@@ -189,8 +190,10 @@ class Connection:
             self._asked_at = None  # not an answer, but time is awaited
             received = self._connection._impl.bytes_received
             came = bool(self._connection._channels_pending_dispatch or self._connection._ready_events)
-            if came or seconds <= 0 or self._connection._impl._get_write_buffer_size():
+            if came or seconds <= 0:
                 self._serve()
+            elif self._connection._impl._get_write_buffer_size():
+                self._serve_at = min(self._serve_at, time.monotonic() + GATHERING)
             while not came and received == self._connection._impl.bytes_received:
                 now = time.monotonic()
                 if now >= until:
