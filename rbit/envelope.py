@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from rbit.message import PERSISTENT, Properties
 from rbit.output import printable
 from rbit.settings import LONGEST_NAME
+from rbit.tokens import token
 
 PREFIX = "x-rbit-"  # of the headers that rbit writes
 JOB, LEASE, ATTEMPT, COPY, KEPT, LEFT_OUT, LOCAL = (
@@ -174,7 +174,7 @@ def anew(properties: Properties, attempt: int, ttl: float | None = None) -> Prop
         attempt: which run it will be, from 1.
         ttl: as of ``copy``.
     """
-    return copy(properties, ttl, attempt=attempt if attempt > 1 else None, copy=secrets.token_hex(8))
+    return copy(properties, ttl, attempt=attempt if attempt > 1 else None, copy=token(8))
 
 
 def put_anew(properties: Properties) -> Properties:
