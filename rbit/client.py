@@ -114,6 +114,7 @@ class Client:
         )
         self._obeyed = 0
         self._look_at = 0.0  # time.monotonic()
+        self._waited = False  # whether the last turn did
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done
 
@@ -152,13 +153,17 @@ class Client:
         try:
             if self._intake.take_one() or worked:
                 self._look_at = min(self._look_at, time.monotonic() + SOON)
+                self._waited = False
+                return
+            if self._waited:  # and what has come is none of these
+                self._look_at = 0.0
+                self._waited = False
                 return
             pause = max(0.0, self._look_at - time.monotonic())
             self._link.wait(
                 min(pause, self._rota.pause()) if self._intake.has_room else pause, unless=self._events.__bool__
             )
-            if not self._events:  # something else has come, or it is time
-                self._look_at = 0.0
+            self._waited = True
         except ConnectionLost as error:
             self._lose(error)
 

@@ -138,7 +138,7 @@ def open_node(
 
 
 def join(connection: pika.BlockingConnection) -> None:
-    """Has all frames that wait to be sent go out at once; pika makes a system call for each, of a message three."""
+    """Has all frames that wait to be sent go out at once: a message has three, and pika sends each by itself."""
     waiting = connection._impl._transport._tx_buffers
     if len(waiting) > 1 and connection._impl._get_write_buffer_size() <= JOINED:
         frames = b"".join(waiting)
