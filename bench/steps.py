@@ -1,6 +1,6 @@
 """``python -m bench.steps``: the CPU that each step of one no-op job takes, as a table in reStructuredText.
 
-The functions that are the steps are timed with the clock of their thread, which costs about 1.5 microseconds a call.
+Each step is a function, timed with the clock of its thread, which costs about 1.5 microseconds a call.
 So the sum is more than what ``bench.where`` finds.
 """
 
