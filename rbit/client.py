@@ -148,6 +148,7 @@ class Client:
         self._obey()
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + SLICE
+            self._waited = False
             self._look_around()
         worked = self._events.run()
         try:
@@ -157,7 +158,6 @@ class Client:
                 return
             if self._waited:  # and what has come is none of these
                 self._look_at = 0.0
-                self._waited = False
                 return
             pause = max(0.0, self._look_at - time.monotonic())
             self._link.wait(
