@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
 PACKET = 1 << 18  # bytes; no request is longer
+ANSWER = 1 << 16  # bytes; no answer is longer
 DESCRIPTORS = 8  # most descriptors with one request
 STEP = 0.05  # seconds between two looks at processes that were asked to end
 HASTE = 0.001  # seconds between two looks at processes that are killed: they may be forking
