@@ -61,8 +61,9 @@ class Tree:
             raise WorkerError(f"no process can be started: {error}") from error
         finally:
             far.close()
-        self._children: int | None = None  # the file with the keeper's children, kept open: each job looks at it
-        if keeper.CHILDREN_FILE:
+        # The file with the keeper's children is kept open, as each job looks at it; not every kernel has it.
+        self._children: int | None = None
+        with contextlib.suppress(OSError):
             self._children = os.open(f"/proc/{self.pid}/task/{self.pid}/children", os.O_RDONLY)
 
     @property

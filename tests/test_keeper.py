@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import selectors
 import select
 import signal
 import sys
@@ -155,6 +156,7 @@ class TreeTest(unittest.TestCase):
         self.assertTrue(is_alive(self.spawn("/bin/sleep", "1000")))
 
     def test_process_that_cannot_be_started_leaves_no_descriptor_open(self) -> None:
+        selector = self.enterContext(selectors.DefaultSelector())
         before = len(os.listdir("/proc/self/fd"))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         probe = os.dup(0)
@@ -172,11 +174,10 @@ class TreeTest(unittest.TestCase):
                     failures += 1
                 finally:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                if process is not None:
-                    for lines in process._lines:
-                        os.close(lines.fd)
-                    if isinstance(process, WorkerProcess):
-                        process.socket.close()
+                if isinstance(process, WorkerProcess):
+                    process.close(selector)
+                elif process is not None:
+                    process.finish(selector)
                 self.assertEqual(len(os.listdir("/proc/self/fd")), before, room)
         self.assertGreater(failures, 8)
 
