@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
-import selectors
 import select
+import selectors
 import signal
 import sys
 import time
