@@ -99,6 +99,8 @@ class Lines:
 
     def read(self) -> bool:
         """Hands over the lines that one read gives; returns False when there is nothing more to read now."""
+        if not self.open:
+            return False
         try:
             chunk = os.read(self.fd, CHUNK)
         except BlockingIOError:
