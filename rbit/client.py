@@ -46,6 +46,7 @@ from rbit.tree import INTERRUPT_FIRST
 log = logging.getLogger("rbit.client")
 
 SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
+SOON = 0.01  # seconds from when something was done to a look at all jobs
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
 SILENCE = 5.0  # seconds; of a silent broker pika waits for an answer for twice so much and a heartbeat
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
@@ -112,6 +113,8 @@ class Client:
             queues, 2 * silence, silence, self._link, self._crew, settlement=self._settlement, pump=self._pump
         )
         self._obeyed = 0
+        self._look_at = 0.0  # time.monotonic()
+        self._waited = False  # whether the last turn did
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done
 
@@ -131,16 +134,42 @@ class Client:
             self._pump.start()
         self._crew.start()
         try:
-            while not self._may_leave():
+            while time.monotonic() < self._look_at or not self._may_leave():
                 self.turn()
         finally:
             self._leave()
             self._stop.rest()
 
     def turn(self) -> None:
-        """Takes one step: obeys signals, settles what ended, takes one message, else waits."""
-        self.figures.turn()
+        """Takes one step: obeys signals, settles what ended, takes one message, else waits.
+
+        All else is looked at when that is due: each look goes through all jobs.
+        """
         self._obey()
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + SLICE
+            self._waited = False
+            self._look_around()
+        worked = self._events.run()
+        try:
+            if self._intake.take_one() or worked:
+                self._look_at = min(self._look_at, time.monotonic() + SOON)
+                self._waited = False
+                return
+            if self._waited:  # and what has come is none of these
+                self._look_at = 0.0
+                return
+            pause = max(0.0, self._look_at - time.monotonic())
+            self._link.wait(
+                min(pause, self._rota.pause()) if self._intake.has_room else pause, unless=self._events.__bool__
+            )
+            self._waited = True
+        except ConnectionLost as error:
+            self._lose(error)
+
+    def _look_around(self) -> None:
+        """Looks at the connection, the queues and the jobs that are here."""
+        self.figures.turn()
         if self._link.tend():
             self._presence.begin()
         connection = self._link.connection
@@ -150,16 +179,12 @@ class Client:
         )
         if connection is not None and not self._sources.ready:
             self._prepare(connection)
-        self._events.run()
         self._settlement.tend()
         try:
             self._listen()
             self._sources.tend({job.message.queue for job in self._claims.jobs})
             self._intake.search()
-            if not self._intake.take_one():
-                self._sources.prove(at_once=self._once or self._obeyed > 0)
-                pause = min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE
-                self._link.wait(pause, unless=self._events.__bool__)
+            self._sources.prove(at_once=not self._crew.jobs and (self._once or self._obeyed > 0))
         except ConnectionLost as error:
             self._lose(error)
 
@@ -181,6 +206,8 @@ class Client:
         if self._stop.take_wish(signal.SIGHUP):
             self._reload.ask()
         signals = self._stop.count()
+        if signals != self._obeyed:
+            self._look_at = 0.0
         if self._obeyed == 0 < signals:
             self._default.stop()
             running = ", ".join(map(str, self._crew.jobs))
@@ -234,6 +261,7 @@ class Client:
 
     def _lose(self, error: ConnectionLost) -> None:
         """Gives the connection up, and remembers what may come again."""
+        self._look_at = 0.0
         self._link.lost(error)
         self._sources.lose(error)
         self._claims.doubt(self._sources.doubtful())

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from rbit.bell import Bell
 from rbit.broker import Connection
 from rbit.errors import BrokerError, BrokerRefused, BrokerUnreachable, ConnectionLost
 from rbit.repeats import LONGEST_WAIT, wait_after, worth_saying
@@ -40,7 +41,7 @@ class Link:
         self._heard_at = time.monotonic()  # of the last connection; before the first one, the start
         self._amqp = amqp
         self._name = name
-        self._bell = threading.Event()
+        self._bell = Bell()
         self._result: Connection | BrokerError | None = None  # of an attempt, until the main thread takes it
         self._trying = False
         self._waits = False
@@ -122,7 +123,6 @@ class Link:
                 self.connection.wait(seconds)
             else:
                 self._bell.wait(seconds)
-                self._bell.clear()
         finally:
             self._waits = False
 
@@ -132,13 +132,9 @@ class Link:
             self.wait(0.0)
 
     def wake(self) -> None:
-        """Ends a ``wait`` early, if there is one; any thread may call it."""
-        if not self._waits:  # to ring costs the waking thread a system call, and the other a turn
-            return
-        self._bell.set()
-        connection = self.connection
-        if connection is not None:
-            connection.wake()
+        """Ends a ``wait`` early, if there is one; any thread may call it, and a handler of signals."""
+        if self._waits:  # to ring costs the waking thread a system call, and the other a turn
+            self._bell.ring()
 
     def interrupt(self, patience: float) -> None:
         """Gives up a call that has waited so many seconds for the broker; for a handler of signals.
@@ -157,12 +153,12 @@ class Link:
 
     def _attempt(self) -> None:
         try:
-            self._result = Connection(self._amqp, self._name)
+            self._result = Connection(self._amqp, self._name, self._bell)
         except BrokerError as error:
             self._result = error
         except Exception as error:  # noqa: BLE001 - or nobody would ever try again
             self._result = BrokerUnreachable(repr(error))
-        self._bell.set()
+        self._bell.ring()
 
     def _made(self, connection: Connection) -> bool:
         again = "again " if self._give_up_at is None else ""

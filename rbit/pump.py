@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from rbit import update
+from rbit.bell import Bell
 from rbit.broker import Connection, PrivateQueue, Queue, is_missing
 from rbit.caller import LONGEST_CALL, Caller
 from rbit.errors import BodyRefused, BrokerError, ConnectionLost, NameTaken, QueueUnavailable
@@ -51,7 +52,7 @@ class Pump(threading.Thread):
         self._amqp = amqp
         self._client = client
         self._queue_name = update.OWN_QUEUE + client
-        self._bell = threading.Event()
+        self._bell = Bell()
         self._connection: Connection | None = None
         self._look_at = 0.0  # time.monotonic() of the next look at the queue
         self._close_by: float | None = None  # time.monotonic(), once it is to end
@@ -59,7 +60,7 @@ class Pump(threading.Thread):
         # Of the pump's thread alone:
         self._queue: Queue | None = None
         self._hand = Hand()
-        self._caller = Caller(front, self._hand.known, self._wait, self._ring)
+        self._caller = Caller(front, self._hand.known, self._wait, self._bell.ring)
         self._teller = Teller(client, self._hand, self._caller, runs)
         self._resume = 0.0  # time.monotonic() before which PyBit is not tried, after an outage
         self._outages = 0  # in a row
@@ -80,13 +81,7 @@ class Pump(threading.Thread):
     def wake(self) -> None:
         """Notes that an update has arrived in the queue; any thread may call it."""
         self._look_at = 0.0
-        self._ring()
-
-    def _ring(self) -> None:
-        self._bell.set()
-        connection = self._connection
-        if connection is not None:
-            connection.wake()
+        self._bell.ring()
 
     def close(self, timeout: float) -> None:
         """Waits until PyBit has what is in the queue, as far as it takes it, and ends; the rest stays there.
@@ -122,7 +117,7 @@ class Pump(threading.Thread):
 
     def _open(self) -> Queue:
         """Connects. Errors: BrokerError, also when another pump has the queue, or a dead one still has it."""
-        self._connection = connection = Connection(self._amqp, f"rbit {self._client} (pump)")
+        self._connection = connection = Connection(self._amqp, f"rbit {self._client} (pump)", self._bell)
         try:
             # Of two pumps each would hold a part of a job's updates: they would arrive in any order.
             PrivateQueue(connection, pump_queue(self._client))
@@ -157,7 +152,6 @@ class Pump(threading.Thread):
         until = time.monotonic() + wait_after(self._breaks)
         while self._close_by is None and (left := until - time.monotonic()) > 0:
             self._bell.wait(left)
-            self._bell.clear()
         self._look_at = 0.0
 
     def _turn(self, queue: Queue) -> None:

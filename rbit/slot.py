@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import selectors
 import threading
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from rbit.bell import Bell
 from rbit.decode import Facts
 from rbit.errors import Blocked, RbitError, RunnerBroken, StartUnknown, WorkerError
 from rbit.gate import Gate
@@ -67,8 +67,8 @@ class Slot(threading.Thread):
         self._ended: list[str] = []
         self._stuck: list[str] = []
         self._selector = selectors.DefaultSelector()
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
+        self._bell = Bell()
+        self._selector.register(self._bell, selectors.EVENT_READ, self._bell.take)
 
     def begin(self, job: Job) -> None:
         """Starts a job; called by the main thread when ``job`` is None."""
@@ -92,7 +92,7 @@ class Slot(threading.Thread):
             if self._verdict is None:
                 self._ladder = ladder
                 self._verdict = verdict  # last: the slot's thread waits for it
-        self._ring()
+        self._bell.ring()
 
     def close(self) -> None:
         """Ends the slot's processes and its thread, once the job is done; ``join`` waits for that."""
@@ -116,7 +116,6 @@ class Slot(threading.Thread):
             del job  # or its body, which may be large, would stay until the next job
         self._discard()
         self._selector.close()
-        os.close(self._bell)
 
     def _next(self) -> Job | None:
         """Waits for a job, and ends the slot's processes when that takes long; returns None at the slot's end."""
@@ -131,10 +130,6 @@ class Slot(threading.Thread):
                 self._logs, self._worker_jobs, self._worker_idle = entry
             self._give_up(self.name)
             self._had_worker = False
-
-    def _ring(self) -> None:
-        with contextlib.suppress(OSError):  # the slot has ended meanwhile
-            os.eventfd_write(self._bell, 1)
 
     def _work(self, job: Job) -> Outcome:
         try:
@@ -180,7 +175,7 @@ class Slot(threading.Thread):
 
     def _refusal(self, job: Job) -> Outcome | None:
         """Returns the outcome of a job that is not to be run; None for one that is."""
-        question = self._gate.ask(job, self._ring) if self._gate else None
+        question = self._gate.ask(job, self._bell.ring) if self._gate else None
         while question and question.open and self._verdict is None:
             self._turn(question.until)
         return self._verdict or (question.verdict if question else None)
@@ -206,9 +201,9 @@ class Slot(threading.Thread):
                 job.workers_replaced += self._had_worker
                 self._had_worker = True
             process = self._worker
+            process.send(plan, job.message, job.section.settings, sinks)  # first, for its worker waits
             if job.updates.last != BUILDING:
                 report.set_status(BUILDING)
-            process.send(plan, job.message, job.section.settings, sinks)
         return process
 
     def _watch(self, job: Job, process: CommandProcess | WorkerProcess) -> Outcome:
@@ -265,10 +260,6 @@ class Slot(threading.Thread):
                 key.data()
         if self._report is not None:
             self._report.flush()
-
-    def _answer_bell(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
 
     def _answer_tree(self) -> None:
         for event in self._tree.events() if self._tree else ():
