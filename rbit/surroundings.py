@@ -6,7 +6,6 @@ module is imported once and lives on. Used in the main thread of a worker.
 
 from __future__ import annotations
 
-# What signal wraps: to make members of enums of its answers takes twenty times as long as to ask.
 import _signal  # type: ignore[import-not-found]
 import contextlib
 import os
@@ -16,6 +15,9 @@ import signal
 import sys
 from typing import Any
 
+# What signal wraps: to make members of enums of the answers takes twenty times as long as to ask.
+get_handler = _signal.getsignal
+set_handler = _signal.signal
 LIMITS = sorted({number for name, number in vars(resource).items() if name.startswith("RLIMIT_")})
 # What SIGINT does is set anew for each job: see rbit.worker.
 SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGINT})
@@ -56,7 +58,7 @@ class Surroundings:
             sys.stdout, sys.stderr = state["streams"]
             for number, handler in zip(SIGNALS, state["handlers"], strict=True):
                 if handler is not None:  # it was not set from Python, so Python cannot set it again
-                    _signal.signal(number, handler)
+                    set_handler(number, handler)
             signal.pthread_sigmask(signal.SIG_SETMASK, state["mask"])
             os.umask(state["umask"])
             os.environ.clear()
@@ -77,7 +79,7 @@ def look() -> dict[str, Any]:
         "streams": streams,
         "closed": [getattr(stream, "closed", False) for stream in streams],
         "descriptors": [descriptor(fd) for fd in range(3)],
-        "handlers": list(map(_signal.getsignal, SIGNALS)),
+        "handlers": list(map(get_handler, SIGNALS)),
         "mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         "timers": [signal.getitimer(timer) for timer in TIMERS],
         "umask": umask,

@@ -33,7 +33,7 @@ from typing import Any
 from rbit import finder
 from rbit.errors import JobEnded, RbitError
 from rbit.message import DONE, FAILED, FINAL, Message
-from rbit.surroundings import Surroundings
+from rbit.surroundings import Surroundings, set_handler
 
 # Of code objects, see "inspect": CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR.
 LAZY = 0x20 | 0x80 | 0x200
@@ -170,12 +170,12 @@ class Worker:
         """Runs a job with SIGINT let through to its code; returns the answer for the client."""
         end = {"ended": FAILED, "message": "interrupted", "traceback": ""}
         try:
-            signal.signal(signal.SIGINT, self.on_interrupt)
+            set_handler(signal.SIGINT, self.on_interrupt)
             if not self.interrupted:  # asked here: from now on a SIGINT is raised and not noted
                 end = self.call(job, reports)
-            signal.signal(signal.SIGINT, self.note_interrupt)
+            set_handler(signal.SIGINT, self.note_interrupt)
         except BaseException:  # noqa: BLE001 - a SIGINT just before or after the job's own code; it comes once
-            signal.signal(signal.SIGINT, self.note_interrupt)
+            set_handler(signal.SIGINT, self.note_interrupt)
             self.interrupted = True
         return end
 
