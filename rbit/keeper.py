@@ -29,7 +29,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -39,7 +38,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
 ANSWER = 1 << 16  # bytes; no answer is longer
 DESCRIPTORS = 8  # most descriptors with one request
-INT = struct.Struct("i")  # a descriptor, as it comes
+INT = 4  # bytes of a descriptor, as it comes
 STEP = 0.05  # seconds between two looks at processes that were asked to end
 HASTE = 0.001  # seconds between two looks at processes that are killed: they may be forking
 STUBBORN = 1.0  # seconds after the first SIGKILL for which the spared process is spared
@@ -245,10 +244,11 @@ class Keeper:
             # Its length first: for the longest that there may be, memory would be mapped and given back each time.
             length = self.control.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
             packet, beside, _, _ = self.control.recvmsg(
-                length, socket.CMSG_LEN(DESCRIPTORS * INT.size), socket.MSG_CMSG_CLOEXEC)
+                length, socket.CMSG_LEN(DESCRIPTORS * INT), socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
             return b"", []
-        return packet, [fd for _, _, data in beside for fd, in INT.iter_unpack(data)]
+        data = b"".join(data for _, _, data in beside)
+        return packet, [int.from_bytes(data[at : at + INT], sys.byteorder) for at in range(0, len(data), INT)]
 
     def reap(self) -> None:
         """Collects every child that has ended, adopted ones too; tells rbit of those that it asked for."""

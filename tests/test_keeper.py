@@ -156,7 +156,8 @@ class TreeTest(unittest.TestCase):
         self.assertTrue(is_alive(self.spawn("/bin/sleep", "1000")))
 
     def test_process_that_cannot_be_started_leaves_no_descriptor_open(self) -> None:
-        selector = self.enterContext(selectors.DefaultSelector())
+        selector = selectors.DefaultSelector()
+        self.addCleanup(selector.close)
         before = len(os.listdir("/proc/self/fd"))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         probe = os.dup(0)
