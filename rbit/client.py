@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 from rbit.broker import Connection, is_connected
 from rbit.cancels import Cancels
@@ -45,12 +46,21 @@ from rbit.tree import INTERRUPT_FIRST
 
 log = logging.getLogger("rbit.client")
 
-SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
+LONGEST = 20.0  # seconds that the loop waits for something to happen
+SHORTEST = 0.01  # seconds; who says that something is due, and then does nothing, shall not take a whole core
+SLICE = 0.2  # seconds between two looks at whether it may end; for so long also nothing is heard while it is busy
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
 SILENCE = 5.0  # seconds; of a silent broker pika waits for an answer for twice so much and a heartbeat
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
 STOPPED = Outcome(WAITING, "rbit was stopped")
+
+
+class Part(Protocol):
+    """What has to do something at a time that nothing else tells of."""
+
+    @property
+    def due(self) -> float: ...  # time.monotonic(); infinite if there is nothing
 
 
 class Client:
@@ -99,7 +109,7 @@ class Client:
             config, runners, sources=self._sources, rota=self._rota, settlement=self._settlement, crew=self._crew,
             feed=self._feed, open=self._is_open, push=config.client.delivery == "push" and not once,
         )
-        self._stop = StopSignals(config.client.stop_timeout, self._tick)
+        self._stop = StopSignals(config.client.stop_timeout, self._tick, noted=self._turn_soon)
         self._reload = Reload(
             config, None if once else read, self._events.post, stop=self._stop, cancels=self._cancels,
             link=self._link, rota=self._rota, settlement=self._settlement, crew=self._crew, default=self._default,
@@ -111,6 +121,7 @@ class Client:
         self.figures = Figures(
             queues, 2 * silence, silence, self._link, self._crew, settlement=self._settlement, pump=self._pump
         )
+        self._longest = min(LONGEST, silence)
         self._obeyed = 0
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done
@@ -144,10 +155,7 @@ class Client:
         if self._link.tend():
             self._presence.begin()
         connection = self._link.connection
-        self._notifier.tend(
-            connected=connection is not None, ready=self._sources.ready, stopping=self._obeyed > 0,
-            jobs=self._crew.jobs, reloading=self._reload.busy,
-        )
+        self._tell()
         if connection is not None and not self._sources.ready:
             self._prepare(connection)
         self._events.run()
@@ -158,10 +166,30 @@ class Client:
             self._intake.search()
             if not self._intake.take_one():
                 self._sources.prove(at_once=self._once or self._obeyed > 0)
-                pause = min(SLICE, self._rota.pause()) if self._intake.has_room else SLICE
-                self._link.wait(pause, unless=self._events.__bool__)
+                self._tell()
+                self._link.wait(self._pause, unless=self._events.__bool__)
         except ConnectionLost as error:
             self._lose(error)
+
+    @property
+    def _pause(self) -> float:
+        """Seconds until something is to be done that no event, no message and no signal tells of."""
+        parts: list[Part] = [self._link, self._notifier]
+        if self._link.connection is not None:
+            parts += [self._presence, self._settlement, self._sources, self._intake]
+        due = min(part.due for part in parts)
+        return min(SLICE if self._once or self._obeyed else self._longest, max(SHORTEST, due - time.monotonic()))
+
+    def _tell(self) -> None:
+        """Tells the service manager what is new."""
+        self._notifier.tend(
+            connected=self._link.connection is not None, ready=self._sources.ready, stopping=self._obeyed > 0,
+            jobs=self._crew.jobs, reloading=self._reload.busy,
+        )
+
+    def _turn_soon(self) -> None:
+        """Ends the wait, for a turn obeys signals; for a handler of these."""
+        self._events.post(lambda: None)
 
     def _is_open(self) -> bool:
         """Whether messages may be taken: no signal has come, and what --once has to do first is done."""
