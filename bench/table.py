@@ -26,10 +26,15 @@ def line(row: Row, pairs: Sequence[Pair]) -> tuple[str, ...]:
 
 def table(lines: Sequence[Sequence[str]]) -> str:
     """Returns the whole table. Arguments: the cells of each row."""
-    widths = [max(len(cells[column]) for cells in (HEAD, *lines)) for column in range(len(HEAD))]
+    return framed(HEAD, lines)
+
+
+def framed(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table. Arguments: the cells of its head; those of each row."""
+    widths = [max(len(cells[column]) for cells in (head, *lines)) for column in range(len(head))]
     rule = "  ".join("=" * width for width in widths)
     texts = ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-             for cells in (HEAD, *lines)]
+             for cells in (head, *lines)]
     return "\n".join((rule, texts[0], rule, *texts[1:], rule)) + "\n"
 
 

@@ -46,9 +46,9 @@ from rbit.tree import INTERRUPT_FIRST
 
 log = logging.getLogger("rbit.client")
 
-LONGEST = 20.0  # seconds that the loop waits for something to happen
-SHORTEST = 0.01  # seconds; who says that something is due, and then does nothing, shall not take a whole core
-SLICE = 0.2  # seconds between two looks at whether it may end; for so long also nothing is heard while it is busy
+LONGEST = 20.0  # seconds between two looks at all jobs
+SLICE = 0.2  # seconds between two of them while rbit is to end; also, that it may be too busy to hear RabbitMQ
+SOON = 0.01  # seconds from when something was done, or was said to be due now, to a look at all jobs
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
 SILENCE = 5.0  # seconds; of a silent broker pika waits for an answer for twice so much and a heartbeat
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
@@ -123,6 +123,8 @@ class Client:
         )
         self._longest = min(LONGEST, silence)
         self._obeyed = 0
+        self._look_at = 0.0  # time.monotonic()
+        self._waited = False  # whether the last turn did
         self._leave_by: float | None = None
         self._all_good = True  # whether every job so far ended Done
 
@@ -142,43 +144,65 @@ class Client:
             self._pump.start()
         self._crew.start()
         try:
-            while not self._may_leave():
+            while time.monotonic() < self._look_at or not self._may_leave():
                 self.turn()
         finally:
             self._leave()
             self._stop.rest()
 
     def turn(self) -> None:
-        """Takes one step: obeys signals, settles what ended, takes one message, else waits."""
-        self.figures.turn()
+        """Takes one step: obeys signals, settles what ended, takes one message, else waits.
+
+        All else is looked at when that is due: each look goes through all jobs.
+        """
         self._obey()
+        if time.monotonic() >= self._look_at:
+            self._waited = False
+            self._look_around()
+            self._look_at = self._next_look()
+        worked = self._events.run()
+        try:
+            if self._intake.take_one() or worked:
+                self._look_at = min(self._look_at, time.monotonic() + SOON)
+                self._waited = False
+                return
+            if self._waited:  # and what has come is none of these
+                self._look_at = 0.0
+                return
+            until = min(self._look_at, self._rota.due) if self._intake.has_room else self._look_at
+            self._link.wait(max(0.0, until - time.monotonic()), unless=self._events.__bool__)
+            self._waited = True
+        except ConnectionLost as error:
+            self._lose(error)
+            self._look_at = 0.0
+
+    def _look_around(self) -> None:
+        """Looks at the connection, the queues and the jobs that are here."""
+        self.figures.turn()
         if self._link.tend():
             self._presence.begin()
         connection = self._link.connection
         self._tell()
         if connection is not None and not self._sources.ready:
             self._prepare(connection)
-        self._events.run()
         self._settlement.tend()
         try:
             self._listen()
             self._sources.tend({job.message.queue for job in self._claims.jobs})
             self._intake.search()
-            if not self._intake.take_one():
-                self._sources.prove(at_once=self._once or self._obeyed > 0)
-                self._tell()
-                self._link.wait(self._pause, unless=self._events.__bool__)
+            self._sources.prove(at_once=not self._crew.jobs and (self._once or self._obeyed > 0))
         except ConnectionLost as error:
             self._lose(error)
+        self._tell()
 
-    @property
-    def _pause(self) -> float:
-        """Seconds until something is to be done that no event, no message and no signal tells of."""
+    def _next_look(self) -> float:
+        """Returns time.monotonic() of the next look, if nothing is done before."""
         parts: list[Part] = [self._link, self._notifier]
         if self._link.connection is not None:
             parts += [self._presence, self._settlement, self._sources, self._intake]
-        due = min(part.due for part in parts)
-        return min(SLICE if self._once or self._obeyed else self._longest, max(SHORTEST, due - time.monotonic()))
+        now = time.monotonic()
+        longest = SLICE if self._once or self._obeyed else self._longest
+        return min(now + longest, max(now + SOON, min(part.due for part in parts)))
 
     def _tell(self) -> None:
         """Tells the service manager what is new."""
@@ -209,6 +233,8 @@ class Client:
         if self._stop.take_wish(signal.SIGHUP):
             self._reload.ask()
         signals = self._stop.count()
+        if signals != self._obeyed:
+            self._look_at = 0.0
         if self._obeyed == 0 < signals:
             self._default.stop()
             running = ", ".join(map(str, self._crew.jobs))
@@ -262,6 +288,7 @@ class Client:
 
     def _lose(self, error: ConnectionLost) -> None:
         """Gives the connection up, and remembers what may come again."""
+        self._look_at = 0.0
         self._link.lost(error)
         self._sources.lose(error)
         self._claims.doubt(self._sources.doubtful())

@@ -7,7 +7,6 @@ its own, which starts none of the jobs and stops none.
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -30,6 +29,7 @@ from rbit.message import Properties, Settled
 from rbit.repeats import wait_after, worth_saying
 from rbit.settings import Config, turn_queue
 from rbit.sweep import LONGEST, Sweep
+from rbit.tokens import token
 
 log = logging.getLogger("rbit.client")
 
@@ -251,7 +251,7 @@ class DefaultQueue(threading.Thread):
         # message: someone may send the same request once more. It is used again only for what is to come again.
         identity = Identity.of(queue, delivery.properties, delivery.body)
         known = self._names.pop(identity, None) if delivery.redelivered else None
-        name = known or secrets.token_hex(8)
+        name = known or token(8)
         try:
             sweep.move(
                 delivery, queue, named(delivery.properties, name), outlet, Settled(self._name, (identity, name))

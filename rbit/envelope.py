@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from rbit.message import PERSISTENT, Properties
 from rbit.output import printable
 from rbit.settings import LONGEST_NAME
+from rbit.tokens import token
 
 PREFIX = "x-rbit-"  # of the headers that rbit writes
 JOB, LEASE, ATTEMPT, COPY, KEPT, LEFT_OUT, LOCAL = (
@@ -34,6 +34,7 @@ LARGEST = 10**9  # of the numbers in headers of rbit's; a stranger's may be such
 TOKEN = re.compile(r"[0-9a-f]{32}")  # of a job
 NAME = re.compile(r"[0-9a-f]{16}")  # of a copy
 CHANGED = DEATHS | COUNTED
+COMPARED = [name for name in vars(Properties()) if name not in {"headers", "user_id"}]
 LONGEST_WHY = 1000  # characters
 
 
@@ -78,9 +79,9 @@ class Identity:
     def of(cls, queue: str, properties: Properties, body: bytes) -> Identity:
         """Returns the identity of a message, or of a copy of one, with these properties and this body."""
         sent = original(properties)
-        kept = {name: value for name, value in (sent.headers or {}).items() if name not in CHANGED}
-        rest = replace(sent, headers=None, user_id=None)
-        digest = hashlib.sha256(repr((sorted(kept.items(), key=repr), rest)).encode("utf-8", "replace"))
+        kept = [header for header in (sent.headers or {}).items() if header[0] not in CHANGED]
+        rest = [getattr(sent, name) for name in COMPARED]
+        digest = hashlib.sha256(repr((sorted(kept, key=repr), rest)).encode("utf-8", "replace"))
         digest.update(body)
         return cls(queue, properties.message_id or None, tag_of(properties).copy, digest.digest())
 
@@ -174,7 +175,7 @@ def anew(properties: Properties, attempt: int, ttl: float | None = None) -> Prop
         attempt: which run it will be, from 1.
         ttl: as of ``copy``.
     """
-    return copy(properties, ttl, attempt=attempt if attempt > 1 else None, copy=secrets.token_hex(8))
+    return copy(properties, ttl, attempt=attempt if attempt > 1 else None, copy=token(8))
 
 
 def put_anew(properties: Properties) -> Properties:

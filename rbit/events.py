@@ -27,7 +27,10 @@ class Events:
         self._waiting.append(event)
         self._wake()
 
-    def run(self) -> None:
-        """Calls those that wait, and those that these post; in the main thread."""
+    def run(self) -> bool:
+        """Calls those that wait, and those that these post; in the main thread. Returns whether there were any."""
+        if not self._waiting:
+            return False
         while self._waiting:
             self._waiting.popleft()()
+        return True

@@ -6,7 +6,6 @@ Decides and does nothing. Used in the client's main thread.
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ from rbit.broker import Form, keeping, returning
 from rbit.job import Fate, Job
 from rbit.message import BLOCKED, CANCELLED, FAILED, GOOD, WAITING, Properties
 from rbit.settings import RunnerSettings, own_queues
+from rbit.tokens import token
 
 PAUSE = 60.0  # seconds, at the most, before a message is tried again whose job could not even start
 
@@ -82,7 +82,7 @@ class Fates:
         assert job.outcome is not None
         headers: dict[str, Any] = {
             "queue": job.message.queue,
-            "copy": secrets.token_hex(8),
+            "copy": token(8),
             "status": status,
             "why": envelope.short(why),
             "client": self._name,

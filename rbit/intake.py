@@ -74,13 +74,13 @@ class Intake:
 
     @property
     def due(self) -> float:
-        """time.monotonic() when ``search`` or ``take_one`` has something to do that no message tells of."""
+        """time.monotonic() when ``search`` has something to do that no message tells of."""
         if not self._sources.ready:
             return math.inf
         now = time.monotonic()
         waits = [waited for name, waited in self._sources.flowing.items() if waited and self._sources.sends(name)]
         stem_at = now + GRACE - max(waits) if waits else math.inf
-        return min(self._claims.due, self._rota.due if self.has_room else math.inf, stem_at)
+        return min(self._claims.due, stem_at)
 
     def search(self) -> None:
         """Asks for messages of jobs that live here, though there may be no free slot for others.
@@ -112,6 +112,8 @@ class Intake:
 
     def take_one(self) -> bool:
         """Asks the next queue whose turn it is; returns False if none can be asked now. Errors: ConnectionLost."""
+        if self._push:
+            self._sources.sort(self._settlement.knows)
         name = self._rota.next(self.is_full) if self.has_room else None
         if name is None:
             return False
@@ -144,10 +146,11 @@ class Intake:
             return True
         jobs = [job for job in self._claims.jobs if job.message.queue == section.queue]
         ended = [job for job in jobs if job.ended_at]
-        copies = any(job.copy or (job.fate and job.fate.copy and not job.copied) for job in ended)
-        if copies or sum(job.updates.pending for job in ended) >= MOST_ENDED:
+        if any(job.copy or (job.fate and job.fate.copy and not job.copied) for job in ended):
             return True  # under an alarm, or its ended jobs would pile up
-        return section.concurrency is not None and sum(not job.ended_at for job in jobs) >= section.concurrency
+        if len(ended) >= MOST_ENDED and sum(job.updates.pending for job in ended) >= MOST_ENDED:
+            return True
+        return section.concurrency is not None and len(jobs) - len(ended) >= section.concurrency
 
     def _prefetch(self, name: str) -> tuple[int, int]:
         """Returns how many messages a queue may send that are not settled, and how many more ahead.

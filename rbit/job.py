@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from rbit.process import Outcome
 from rbit.runners import Runner
 from rbit.settings import ClientSettings, RunnerSettings
 from rbit.status import Updates
+from rbit.tokens import token
 from rbit.update import Update
 
 __all__ = ["Fate", "Job", "Outcome"]
@@ -70,7 +70,7 @@ class Job:
         self.message = Message(delivery.body, delivery.queue, shown, delivery.redelivered)
         tag = envelope.tag_of(delivery.properties)
         known = tag.job if tag.lease < envelope.LARGEST else None  # else it is a stranger's
-        self.token = known or secrets.token_hex(16)  # its leases are known by it
+        self.token = known or token()  # its leases are known by it
         self.attempt = tag.attempt
         self.lease = tag.lease if known else 0  # which one ``delivery`` is; 0: the original
         self.leases = self.lease  # the last one that was published

@@ -22,7 +22,7 @@ from rbit.settings import AmqpSettings
 log = logging.getLogger("rbit.client")
 
 AT_ONCE = 100  # statuses that are published with one wait for their confirms
-GATHERING = 0.005  # seconds between two publishes, for more to come together
+GATHERING = 0.01  # seconds between two publishes, for more to come together
 SERVE_EVERY = 1.0  # seconds after which a connection is looked at before it is given a copy
 HURRY = 1.0  # seconds between two tries at most, once rbit is stopping
 BLOCKED = 600.0  # seconds that a publish may hang under an alarm before it is tried on a new connection

@@ -201,9 +201,9 @@ class Slot(threading.Thread):
                 job.workers_replaced += self._had_worker
                 self._had_worker = True
             process = self._worker
+            process.send(plan, job.message, job.section.settings, sinks)  # first, for its worker waits
             if job.updates.last != BUILDING:
                 report.set_status(BUILDING)
-            process.send(plan, job.message, job.section.settings, sinks)
         return process
 
     def _watch(self, job: Job, process: CommandProcess | WorkerProcess) -> Outcome:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from rbit.errors import BodyRefused
 from rbit.message import PERSISTENT, Properties
 from rbit.settings import LONGEST_NAME
+from rbit.tokens import token
 
 EXCHANGE = "rbit.status"  # durable, of type topic
 # The only key that a client's own queue is bound with. It is sent in the header BCC, which RabbitMQ obeys and
@@ -69,7 +69,7 @@ class Update:
             headers={"BCC": [OWN_KEY + self.client]} if to_pybit else None,
             delivery_mode=PERSISTENT,
             correlation_id=answers,  # type: ignore[arg-type] # bytes for a text that is not UTF-8
-            message_id=secrets.token_hex(16),
+            message_id=token(),
             timestamp=int(self.time),
             app_id="rbit",
         )

@@ -14,7 +14,7 @@ import pika
 from pika import spec
 from pika.exceptions import ChannelClosedByBroker
 
-from rbit.broker.connection import reason
+from rbit.broker.connection import join, reason
 from rbit.errors import PublishFailed, Unroutable
 from rbit.message import Properties
 
@@ -49,6 +49,7 @@ class Burst:
     """
 
     def __init__(self, connection: pika.BlockingConnection) -> None:
+        self._connection = connection
         self._channel = connection.channel()
         self._impl = self._channel._impl
         self._count = 0  # of what was published: the broker numbers it so, from 1
@@ -83,6 +84,7 @@ class Burst:
                 )
                 self._count += 1
                 self._open.add(self._count)
+            join(self._connection)
             self._channel._flush_output(lambda: not self._open)
         except ChannelClosedByBroker as error:
             closed = error
