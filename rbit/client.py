@@ -190,7 +190,7 @@ class Client:
             self._listen()
             self._sources.tend({job.message.queue for job in self._claims.jobs})
             self._intake.search()
-            self._sources.prove(at_once=not self._crew.jobs and (self._once or self._obeyed > 0))
+            self._sources.prove(at_once=self._once or self._obeyed > 0)
         except ConnectionLost as error:
             self._lose(error)
         self._tell()
@@ -329,7 +329,8 @@ class Client:
         if self._leave_by is None:
             self._leave_by = time.monotonic() + LAST_WAIT
             self._claims.search_anew(once_more=True)
-        over = not (self._claims.unsettled or self._commands.pending) or time.monotonic() >= self._leave_by
+        left = self._claims.unsettled or self._sources.unproven or self._commands.pending
+        over = not left or time.monotonic() >= self._leave_by
         if over or (self._obeyed > 1 and not (self._settlement.needs_time or self._commands.needs_time)):
             return True
         if begins and (lost := [str(job) for job in self._claims.jobs if job.delivery.lost]):

@@ -7,9 +7,10 @@ sessions of their own, so all that a job started stays below it. Nothing is left
 
 It talks over the seqpacket socket FD, one JSON object a packet:
 
-* ``{"spawn": [ARGUMENT, ...], "environment": {NAME: VALUE}, "blocked": [SIGNAL, ...]}`` with file
-  descriptors beside it, which become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or
-  ``{"failed": WHY, "too long": BOOL}``, and later ``{"exited": PID, "status": WAIT STATUS}``.
+* ``{"spawn": [[ARGUMENT, ...], ...], "environment": {NAME: VALUE}, "blocked": [SIGNAL, ...]}`` with file
+  descriptors beside it, which become 0, 1, 2, ... of the new process: starts the first of the programs that can be
+  started; answers ``{"spawned": PID}`` or ``{"failed": WHY, "too long": BOOL}``, and later
+  ``{"exited": PID, "status": WAIT STATUS}``.
 * ``{"end": [[SIGNAL, SECONDS], ...], "spare": PID or null}``: each signal in turn to all below it but PID (and
   what is started after the first, to clean up), SECONDS after each; then SIGKILL to what is left. Answers
   ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing is left. PID is not spared when what is left forks so fast
@@ -35,8 +36,9 @@ from typing import Any, NamedTuple
 
 PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
-PACKET = 1 << 18  # bytes; no request is longer
+ANSWER = 1 << 16  # bytes; no answer is longer
 DESCRIPTORS = 8  # most descriptors with one request
+INT = 4  # bytes of a descriptor, as it comes
 STEP = 0.05  # seconds between two looks at processes that were asked to end
 HASTE = 0.001  # seconds between two looks at processes that are killed: they may be forking
 STUBBORN = 1.0  # seconds after the first SIGKILL for which the spared process is spared
@@ -187,6 +189,7 @@ class Keeper:
     def __init__(self, control: socket.socket) -> None:
         self.control = control
         self.rbit_gone = False
+        self.environment = dict(os.environ)
         self.spawned: set[int] = set()
         self.ending: Ending | None = None
         self.bell, far = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -222,23 +225,30 @@ class Keeper:
 
     def serve(self) -> None:
         """Reads one request and does it, or notes that rbit is gone."""
-        try:
-            packet, descriptors, _, _ = socket.recv_fds(self.control, PACKET, DESCRIPTORS)
-        except ConnectionError:
-            packet, descriptors = b"", []
+        packet, descriptors = self.receive()
         if not packet:
             self.rbit_gone = True
             return
-        for fd in descriptors:  # recv_fds does not pass its flags on (seen in CPython 3.10 to 3.13)
-            os.set_inheritable(fd, False)
-        request = json.loads(packet)
+        request = json.loads(packet.decode())
         if "end" in request:
             self.ending = Ending(request["end"], request["spare"], self.reap)
             return
-        answer = spawn(request, descriptors)
+        answer = spawn(request, descriptors, self.environment)
         if isinstance(pid := answer.get("spawned"), int):
             self.spawned.add(pid)
         self.answer(answer)
+
+    def receive(self) -> tuple[bytes, Sequence[int]]:
+        """Returns a request, b"" if rbit is gone, and the descriptors beside it."""
+        try:
+            # Its length first: for the longest that there may be, memory would be mapped and given back each time.
+            length = self.control.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
+            packet, beside, _, _ = self.control.recvmsg(
+                length, socket.CMSG_LEN(DESCRIPTORS * INT), socket.MSG_CMSG_CLOEXEC)
+        except ConnectionError:
+            return b"", []
+        data = b"".join(data for _, _, data in beside)
+        return packet, [int.from_bytes(data[at : at + INT], sys.byteorder) for at in range(0, len(data), INT)]
 
     def reap(self) -> None:
         """Collects every child that has ended, adopted ones too; tells rbit of those that it asked for."""
@@ -257,25 +267,26 @@ class Keeper:
                 self.rbit_gone = True
 
 
-def spawn(request: Mapping[str, Any], descriptors: list[int]) -> dict[str, object]:
-    """Starts a program in a session of its own; returns the answer for rbit."""
-    arguments = request["spawn"]
-    try:
-        pid = os.posix_spawn(
-            arguments[0],
-            arguments,
-            {**os.environ, **request["environment"]},
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(descriptors)],
-            setsid=True,
-            setsigmask=request["blocked"],
-            setsigdef=RESET,
-        )
-    except OSError as error:
-        return {"failed": f"{arguments[0]}: {error.strerror}", "too long": error.errno == errno.E2BIG}
-    finally:
-        for fd in descriptors:
-            os.close(fd)
-    return {"spawned": pid}
+def spawn(request: Mapping[str, Any], descriptors: Sequence[int], given: Mapping[str, str]) -> dict[str, object]:
+    """Starts a program in a session of its own; returns the answer for rbit. ``given``: to its environment."""
+    answer: dict[str, object] = {}
+    for arguments in request["spawn"]:
+        try:
+            answer = {"spawned": os.posix_spawn(
+                arguments[0],
+                arguments,
+                {**given, **request["environment"]},
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(descriptors)],
+                setsid=True,
+                setsigmask=request["blocked"],
+                setsigdef=RESET,
+            )}
+            break
+        except OSError as error:
+            answer = {"failed": f"{arguments[0]}: {error.strerror}", "too long": error.errno == errno.E2BIG}
+    for fd in descriptors:
+        os.close(fd)
+    return answer
 
 
 def send(pid: int, number: int) -> None:

@@ -87,21 +87,26 @@ class Lines:
         self._sink = sink
         self._before = before
         self._rest = b""
+        self._watched = False
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Has the pipe read as it fills, until its end: registered with the function to call."""
 
         def read() -> None:
             if not self.read() and not self.open:
-                forget(selector, self.fd)
+                self._forget(selector)
 
         selector.register(self.fd, selectors.EVENT_READ, read)
+        self._watched = True
 
     def read(self) -> bool:
         """Hands over the lines that one read gives; returns False when there is nothing more to read now."""
         try:
-            chunk = os.read(self.fd, CHUNK)
+            chunk = os.read(self.fd, CHUNK) if self.open else b""
         except BlockingIOError:
+            return False
+        if not chunk:
+            self.open = False
             return False
         self._before()
         *whole, self._rest = (self._rest + chunk).split(b"\n")
@@ -110,8 +115,7 @@ class Lines:
         while len(self._rest) > LONGEST_LINE:
             piece, self._rest = cut(self._rest)
             self._sink(piece.decode("utf-8", "backslashreplace"))
-        self.open = bool(chunk)
-        return self.open
+        return True
 
     def drain(self) -> None:
         """Hands over all that is in the pipe now, a last line without a newline too."""
@@ -124,8 +128,13 @@ class Lines:
 
     def close(self, selector: selectors.BaseSelector) -> None:
         """Closes the descriptor, and has it watched no more."""
-        forget(selector, self.fd)
+        self._forget(selector)
         os.close(self.fd)
+
+    def _forget(self, selector: selectors.BaseSelector) -> None:
+        if self._watched:
+            selector.unregister(self.fd)
+            self._watched = False
 
     def _give(self, line: bytes) -> None:
         rest: bytes | None = line.rstrip(b"\r")

@@ -7,8 +7,10 @@ part is over and with what outcome. Knows nothing of queues. Used by a slot's th
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
+import mmap
 import os
 import pickle
 import selectors
@@ -18,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rbit import start
+from rbit import plain, start
 from rbit.errors import WorkerError
 from rbit.message import BLOCKED, DONE, FAILED, FINAL, Message
 from rbit.output import Lines, Tail, command_words, exit_words, forget, in_memory, pipe
@@ -26,7 +28,8 @@ from rbit.runners import Call, Command
 from rbit.tree import Tree
 
 PACKET = 1 << 18  # bytes; no answer of a worker is longer
-INLINE = 1 << 16  # bytes; a larger body travels as a file in memory
+INLINE = 1 << 16  # bytes; a larger body or packet travels as a file in memory
+NUMBER = 8  # bytes of the number of a worker's job
 TEMPORARY_FAILURE = 75  # sysexits(3): the job cannot be done now
 AT_ONCE = 64  # packets of a worker that are read in one go: its statuses must not hold up its timeout
 LAST_READS = 64  # times as many at its job's end; more than its socket can hold
@@ -85,7 +88,7 @@ class CommandProcess:
             theirs.callback(os.close, body)
             ends = [body, *(write for _, write in pipes)]
             environment = {**command.environment, "RBIT_STATUS_FD": str(STATUS_FD)}
-            self.pid = tree.spawn(command.arguments, environment, ends)
+            self.pid = tree.spawn(command.arguments, environment, ends, rather=plain.words(command.arguments))
             ours.pop_all()
         sinks = (self._on_line, self._on_error_line, self._on_status_line)
         # What was printed before a status comes before it in the log.
@@ -171,7 +174,10 @@ class WorkerProcess:
                 outputs = [pipe(ours, theirs) for _ in range(2)]
                 nothing = os.open(os.devnull, os.O_RDONLY)
                 theirs.callback(os.close, nothing)
-                ends = [nothing, *(write for _, write in outputs), far.fileno()]
+                self._begun = os.memfd_create("rbit-begun")
+                ours.callback(os.close, self._begun)
+                os.truncate(self._begun, NUMBER)
+                ends = [nothing, *(write for _, write in outputs), far.fileno(), self._begun]
                 self.pid = tree.spawn(start.worker(), {}, ends, blocked=[signal.SIGINT])  # see rbit.worker
             except (OSError, WorkerError) as error:
                 raise WorkerError(f"no worker can be started: {error}") from error
@@ -182,7 +188,10 @@ class WorkerProcess:
         self._set_status: SetStatus = lambda status, message: None
         self._end: dict[str, Any] | None = None
         self.status: int | None = None
-        self.started = False
+        self._packet = mmap.mmap(-1, PACKET)  # it takes more time to allocate so much for each than to read one
+        self._numbers = itertools.count(1)
+        self._number = b""  # of the job
+        self.started = False  # whether the job was begun; known once it is over
 
     @property
     def over(self) -> bool:
@@ -201,10 +210,12 @@ class WorkerProcess:
         self._set_status, self._sink = report
         self._end = None
         self.started = False
+        self._number = next(self._numbers).to_bytes(NUMBER, "big")
         self._tail = Tail()
         self._left -= 1
         large = len(message.body) > INLINE
         job = {
+            "number": self._number,
             "target": call.target,
             "settings": dict(settings),
             "queue": message.queue,
@@ -252,6 +263,7 @@ class WorkerProcess:
                 break
         for lines in self._lines:
             lines.drain()
+        self.started = self._end is not None or os.pread(self._begun, NUMBER, 0) == self._number
         if self._end is not None:
             return Outcome(self._end["ended"], self._end["message"], self._end["traceback"])
         words = f"the worker {exit_words(os.waitstatus_to_exitcode(self.status or 0))}"
@@ -262,30 +274,30 @@ class WorkerProcess:
         """Closes the descriptors; the worker ends by itself when it is idle."""
         forget(selector, self.socket.fileno())
         self.socket.close()
+        os.close(self._begun)
         for lines in self._lines:
             lines.close(selector)
 
     def _receive(self, selector: selectors.BaseSelector) -> bool:
-        """Reads what the worker says, up to a limit; returns whether there may be more."""
-        packets: list[bytes] = []
+        """Reads what the worker says, up to a limit or its job's end; returns whether there may be more."""
+        statuses: list[tuple[str, str]] = []
+        size, ended = 1, False
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            while len(packets) < AT_ONCE and (not packets or packets[-1]):
-                packets.append(self.socket.recv(PACKET, socket.MSG_DONTWAIT))
-        for lines in self._lines if packets else ():  # what was printed before comes before it in the log
+            while size and not ended and len(statuses) < AT_ONCE:
+                size = self.socket.recv_into(self._packet, 0, socket.MSG_DONTWAIT)
+                answer = json.loads(self._packet[:size].decode()) if size else {}
+                if "status" in answer:
+                    statuses.append((answer["status"], answer["message"]))
+                elif ended := "ended" in answer:
+                    self._end = answer
+        for lines in self._lines if statuses else ():  # what was printed before comes before it in the log
             lines.read()
-        for packet in packets:
-            if not packet:
-                # The worker closed its end; the keeper says how it ended. A child may still hold a copy.
-                forget(selector, self.socket.fileno())
-                return False
-            answer = json.loads(packet)
-            if "status" in answer:
-                self._set_status(answer["status"], answer["message"])
-            elif "ended" in answer:
-                self._end = answer
-            else:
-                self.started = True
-        return len(packets) == AT_ONCE
+        for status, message in statuses:
+            self._set_status(status, message)
+        if not size:
+            # The worker closed its end; the keeper says how it ended. A child may still hold a copy.
+            forget(selector, self.socket.fileno())
+        return ended or len(statuses) == AT_ONCE
 
     def _on_line(self, line: str) -> None:
         self._sink(STDOUT, line)

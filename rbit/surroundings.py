@@ -6,6 +6,7 @@ module is imported once and lives on. Used in the main thread of a worker.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import os
 import resource
@@ -14,6 +15,9 @@ import signal
 import sys
 from typing import Any
 
+# What signal wraps: to make members of enums of the answers takes twenty times as long as to ask.
+get_handler = _signal.getsignal
+set_handler = _signal.signal
 LIMITS = sorted({number for name, number in vars(resource).items() if name.startswith("RLIMIT_")})
 # What SIGINT does is set anew for each job: see rbit.worker.
 SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGINT})
@@ -22,11 +26,15 @@ TRACKER_WAIT = 1.0  # seconds; it ends at once, unless a process of the job stil
 
 
 class Surroundings:
-    """What is there now, to be restored after a job."""
+    """What is there now, to be restored after each job."""
 
     def __init__(self) -> None:
         self._threads = threads()
         self._state = look()
+
+    def begin(self) -> None:
+        """Notes the threads at the beginning of a job: those of an imported module may have started others."""
+        self._threads = threads()
 
     def restore(self) -> bool:
         """Undoes what was changed since; returns False when something is left that cannot be undone."""
@@ -35,8 +43,8 @@ class Surroundings:
         with contextlib.suppress(OSError, ValueError):
             for stream in self._state["streams"]:
                 stream.flush()
-        os.environ.clear()  # in any case: what was changed past it is not seen
-        os.environ.update(self._state["environment"])
+        for name, value in self._state["environment"].items():
+            os.putenv(name, value)  # in any case: what was changed past os.environ is not seen
         same = look() == self._state  # as most jobs leave it, and to undo costs more than to look
         if not same:
             self._undo()
@@ -48,13 +56,17 @@ class Surroundings:
         state = self._state
         with contextlib.suppress(OSError, ValueError):
             sys.stdout, sys.stderr = state["streams"]
-            for number, handler in state["handlers"].items():
-                signal.signal(number, handler)
+            for number, handler in zip(SIGNALS, state["handlers"], strict=True):
+                if handler is not None:  # it was not set from Python, so Python cannot set it again
+                    set_handler(number, handler)
             signal.pthread_sigmask(signal.SIG_SETMASK, state["mask"])
             os.umask(state["umask"])
+            os.environ.clear()
+            os.environ.update(
+                {os.fsdecode(name): os.fsdecode(value) for name, value in state["environment"].items()})
             os.chdir(state["folder"])
             os.setpriority(os.PRIO_PROCESS, 0, state["nice"])
-            for number, limits in state["limits"].items():
+            for number, limits in zip(LIMITS, state["limits"], strict=True):
                 resource.setrlimit(number, limits)
 
 
@@ -67,15 +79,15 @@ def look() -> dict[str, Any]:
         "streams": streams,
         "closed": [getattr(stream, "closed", False) for stream in streams],
         "descriptors": [descriptor(fd) for fd in range(3)],
-        # None: not set from Python, so Python cannot set it again.
-        "handlers": {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None},
+        "handlers": list(map(get_handler, SIGNALS)),
         "mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         "timers": [signal.getitimer(timer) for timer in TIMERS],
         "umask": umask,
         "folder": folder(),
-        "environment": dict(os.environ),
+        # What it keeps, bytes: to copy the mapping itself is to decode each name and value.
+        "environment": dict(getattr(os.environ, "_data", os.environ)),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
-        "limits": {number: resource.getrlimit(number) for number in LIMITS},
+        "limits": list(map(resource.getrlimit, LIMITS)),
         "user": (os.getresuid(), os.getresgid(), os.getgroups()),
         "processors": os.sched_getaffinity(0),
     }

@@ -31,6 +31,7 @@ INTERRUPT_FIRST: Ladder = ((signal.SIGINT, 10.0), *TERMINATE)
 MARGIN = 5.0  # seconds more than a keeper has given itself, until it is held to be stuck
 STRAY_PATIENCE = 5.0  # seconds for the end of what was killed after its keeper; slots may wait for that
 AT_ONCE = 64  # messages of the keeper that are read in one go
+SEVERAL = 64  # bytes of a list of processes; more than one fits, and more than one is all that matters
 LONGEST_REQUEST = 200_000  # bytes; a packet must fit the socket's default send buffer (212,992)
 
 
@@ -60,6 +61,10 @@ class Tree:
             raise WorkerError(f"no process can be started: {error}") from error
         finally:
             far.close()
+        # The file with the keeper's children is kept open, as each job looks at it; not every kernel has it.
+        self._children: int | None = None
+        with contextlib.suppress(OSError):
+            self._children = os.open(f"/proc/{self.pid}/task/{self.pid}/children", os.O_RDONLY)
 
     @property
     def pid(self) -> int:
@@ -77,7 +82,7 @@ class Tree:
 
     def spawn(
         self, arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int],
-        blocked: Sequence[int] = (),
+        blocked: Sequence[int] = (), rather: Sequence[str] | None = None,
     ) -> int:
         """Starts a program below the keeper, in a session of its own.
 
@@ -86,12 +91,14 @@ class Tree:
             environment: variables added to those of ``rbit.inherited``.
             descriptors: become 0, 1, 2, ... of the program; the caller keeps and closes its own.
             blocked: signals that wait until the program lets them in.
+            rather: another program and its arguments, which is started instead if that is possible.
 
         Returns the process id. Errors: CommandRefused when arguments and environment are too long;
         WorkerError when it cannot be started for another reason; StartUnknown when the keeper ended, or
         was stopped, before it said whether it had started it.
         """
-        request = {"spawn": list(arguments), "environment": dict(environment), "blocked": list(blocked)}
+        programs = [list(rather), list(arguments)] if rather else [list(arguments)]
+        request = {"spawn": programs, "environment": dict(environment), "blocked": list(blocked)}
         packet = json.dumps(request).encode()
         if len(packet) > LONGEST_REQUEST:
             raise CommandRefused(
@@ -152,7 +159,11 @@ class Tree:
 
     def only(self, pid: int | None) -> bool:
         """Whether the keeper has no children but ``pid``."""
-        return self.alive and keeper.children(self._keeper.pid) == ({pid} - {None})
+        if not self.alive:
+            return False
+        if self._children is None:
+            return keeper.children(self.pid) == ({pid} - {None})
+        return os.pread(self._children, SEVERAL, 0).split() == ([] if pid is None else [b"%d" % pid])
 
     def close(self) -> bool:
         """Ends everything at once (SIGKILL), the keeper included, and waits for that.
@@ -160,6 +171,8 @@ class Tree:
         Returns whether nothing is left; False also when the keeper was killed before.
         """
         self.socket.close()
+        if self._children is not None:
+            os.close(self._children)
         self._wake()
         try:
             return self._keeper.wait(timeout=keeper.PATIENCE + MARGIN) == 0
@@ -180,12 +193,12 @@ class Tree:
 
     def _receive(self, flags: int = 0) -> dict[str, Any]:
         try:
-            packet = self.socket.recv(keeper.PACKET, flags)
+            packet = self.socket.recv(keeper.ANSWER, flags)
         except ConnectionError:
             packet = b""
         if not packet:
             raise WorkerError("the keeper of the slot was killed")
-        event: dict[str, Any] = json.loads(packet)
+        event: dict[str, Any] = json.loads(packet.decode())
         return event
 
 

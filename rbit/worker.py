@@ -3,8 +3,9 @@
 Started by exec (see ``rbit.start``) below the keeper of its slot, never forked from the client.
 It imports job code and knows nothing of the broker. It talks over the seqpacket socket on descriptor 3:
 the client sends a job (a pickle; a large one as a file in memory), the worker answers with
-JSON objects: ``{"started": true}``, ``{"status": ..., "message": ...}`` any number of times, and
-``{"ended": STATUS, "message": ..., "traceback": ..., "children": BOOL}``.
+JSON objects: ``{"status": ..., "message": ...}`` any number of times, and
+``{"ended": STATUS, "message": ..., "traceback": ..., "children": BOOL}``. Before a job's code runs it puts
+the job's number into a file in memory, descriptor 4 at its start: there the client looks when the worker has died.
 
 It is started with SIGINT blocked and lets it in when it is ready. While a job runs, SIGINT is a KeyboardInterrupt
 in its code, as at Ctrl+C; at any other moment it is only noted, and the worker ends when it can.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import mmap
 import os
 import pickle
 import signal
@@ -31,15 +33,19 @@ from typing import Any
 from rbit import finder
 from rbit.errors import JobEnded, RbitError
 from rbit.message import DONE, FAILED, FINAL, Message
-from rbit.surroundings import Surroundings
+from rbit.surroundings import Surroundings, set_handler
 
 # Of code objects, see "inspect": CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR.
 LAZY = 0x20 | 0x80 | 0x200
 CHANNEL = 3  # the descriptor of the socket to the client
-PACKET = 1 << 18  # bytes; no job's packet is longer
+BEGUN = 4  # that of the file with the number of the job that was begun last
+NUMBER = 8  # bytes of a job's number
+PACKET = 1 << 16  # bytes; no job's packet is longer
 # An answer must fit the socket's send buffer (212,992 bytes), and JSON may spell a byte with six.
 LONGEST_MESSAGE = 1 << 14  # bytes of a status message; the rest is cut
 LONGEST_TRACEBACK = 1 << 14  # bytes, counted from the end
+
+to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class TargetError(RbitError):
@@ -116,7 +122,7 @@ class Reports:
     def send(self, answer: dict[str, Any]) -> None:
         # The client may be gone; then the keeper ends this process in a moment.
         with contextlib.suppress(OSError):
-            self._channel.send(json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+            self._channel.send(to_json(answer).encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         """From here on the job is over and its statuses do not count."""
@@ -125,10 +131,11 @@ class Reports:
 
 
 class Worker:
-    """The loop of a worker process. Arguments: the socket to the client."""
+    """The loop of a worker process. Arguments: the socket to the client; where the number of a job goes."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, begun: mmap.mmap) -> None:
         self.channel = channel
+        self.begun = begun
         self.pid = os.getpid()
         self.interrupted = False  # whether a SIGINT came while no job's code ran
         self.on_interrupt: Any = signal.default_int_handler  # while a job runs; its module may have set another
@@ -144,7 +151,7 @@ class Worker:
         """Runs jobs until the client closes the socket; ends the process when a job has spoilt it for others."""
         while (job := receive(self.channel)) and not self.interrupted:
             reports = Reports(self.channel)
-            reports.send({"started": True})
+            self.begun[:NUMBER] = job["number"]
             end = self.work(job, reports)
             if os.getpid() != self.pid:
                 os._exit(0)  # a fork of the job came back here; only the worker itself may go on
@@ -163,12 +170,12 @@ class Worker:
         """Runs a job with SIGINT let through to its code; returns the answer for the client."""
         end = {"ended": FAILED, "message": "interrupted", "traceback": ""}
         try:
-            signal.signal(signal.SIGINT, self.on_interrupt)
+            set_handler(signal.SIGINT, self.on_interrupt)
             if not self.interrupted:  # asked here: from now on a SIGINT is raised and not noted
                 end = self.call(job, reports)
-            signal.signal(signal.SIGINT, self.note_interrupt)
+            set_handler(signal.SIGINT, self.note_interrupt)
         except BaseException:  # noqa: BLE001 - a SIGINT just before or after the job's own code; it comes once
-            signal.signal(signal.SIGINT, self.note_interrupt)
+            set_handler(signal.SIGINT, self.note_interrupt)
             self.interrupted = True
         return end
 
@@ -176,9 +183,12 @@ class Worker:
         """Calls the job's function; returns the answer for the client."""
         trace = ""
         try:
+            modules = len(sys.modules)
             call = load(job["target"])
-            self.on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
-            self.surroundings = Surroundings()  # what a module sets on its import stays, like its globals
+            if len(sys.modules) != modules:  # what a module sets on its import stays, like its globals
+                self.on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+                self.surroundings = Surroundings()
+            self.surroundings.begin()
             call(job["message"], reports.set_status, job["settings"])
             status, why = reports.final or DONE, reports.final_message
         except JobEnded as end:
@@ -252,9 +262,11 @@ def main() -> int:
             return 1
         return 0
     os.set_inheritable(CHANNEL, False)
+    begun = mmap.mmap(BEGUN, NUMBER)
+    os.close(BEGUN)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    Worker(socket.socket(fileno=CHANNEL)).run()
+    Worker(socket.socket(fileno=CHANNEL), begun).run()
     return 0
 
 

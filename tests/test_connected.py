@@ -40,7 +40,7 @@ class ConnectedTest(BrokerCase):
         self.assertTrue(self.asked(name))
         self.assertFalse(self.asked(self.declare(self.queue_name("plain"))))
 
-    def test_connection_that_broke_at_an_acknowledgement_is_found_lost_in_the_next_wait(self) -> None:
+    def test_connection_that_broke_as_a_message_was_put_back_is_found_lost_in_the_next_wait(self) -> None:
         queue = self.declare(self.queue_name())
         self.publish(queue, "x")
         with Proxy(self.node.port) as proxy:
@@ -49,14 +49,14 @@ class ConnectedTest(BrokerCase):
             assert delivery is not None
             proxy.cut()
 
-            def ack_fails() -> bool:
+            def fails() -> bool:
                 try:
-                    delivery.ack()
+                    delivery.requeue()
                 except DeliveryLost:
                     return True
                 return False
 
-            self.wait_until(ack_fails, what="the acknowledgement to find it")
+            self.wait_until(fails, what="the return of the message to find it")
             for _ in range(2):
                 with self.assertRaises(ConnectionLost):
                     connection.wait(0.0)

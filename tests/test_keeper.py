@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import select
+import selectors
 import signal
 import sys
 import time
@@ -40,7 +41,7 @@ import json, os, socket, sys
 control = socket.socket(fileno=int(sys.argv[1]))
 control.set_inheritable(False)
 request = json.loads(socket.recv_fds(control, 1 << 18, 8)[0])
-os.posix_spawn(request["spawn"][0], request["spawn"], {**os.environ, **request["environment"]}, setsid=True)
+os.posix_spawn(request["spawn"][0][0], request["spawn"][0], {**os.environ, **request["environment"]}, setsid=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -155,6 +156,8 @@ class TreeTest(unittest.TestCase):
         self.assertTrue(is_alive(self.spawn("/bin/sleep", "1000")))
 
     def test_process_that_cannot_be_started_leaves_no_descriptor_open(self) -> None:
+        selector = selectors.DefaultSelector()
+        self.addCleanup(selector.close)
         before = len(os.listdir("/proc/self/fd"))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         probe = os.dup(0)
@@ -172,11 +175,10 @@ class TreeTest(unittest.TestCase):
                     failures += 1
                 finally:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                if process is not None:
-                    for lines in process._lines:
-                        os.close(lines.fd)
-                    if isinstance(process, WorkerProcess):
-                        process.socket.close()
+                if isinstance(process, WorkerProcess):
+                    process.close(selector)
+                elif process is not None:
+                    process.finish(selector)
                 self.assertEqual(len(os.listdir("/proc/self/fd")), before, room)
         self.assertGreater(failures, 8)
 

@@ -6,11 +6,14 @@ import json
 import signal
 import unittest
 
+from rbit.job import Outcome
+from rbit.slot import Slot
 from tests.support.case import BrokerCase
 from tests.support.rbit_process import RbitProcess
+from tests.support.slots import SlotCase
 
 JOBS = '''
-import json, os, resource, signal, sys, threading, _thread
+import json, os, resource, signal, subprocess, sys, threading, _thread
 
 def state():
     mask = os.umask(0)
@@ -22,7 +25,8 @@ def state():
         "term": str(signal.getsignal(signal.SIGTERM)), "timer": signal.getitimer(signal.ITIMER_REAL)[1],
         "int": str(signal.getsignal(signal.SIGINT)),
         "threads": len(sys._current_frames()), "processors": sorted(os.sched_getaffinity(0)),
-        "stdout": sys.stdout is sys.__stdout__,
+        "stdout": sys.stdout is sys.__stdout__, "environ": type(os.environ).__name__,
+        "given": sorted(subprocess.run(["printenv"], stdout=subprocess.PIPE).stdout.decode().splitlines()),
     }
 
 def job(message, set_status, settings):
@@ -65,6 +69,9 @@ class SurroundingsTest(BrokerCase):
             "os.umask(0o077)",
             "os.chdir('/')",
             "os.environ['LEFT'] = 'x'",
+            "del os.environ['PATH']",
+            "os.putenv('PATH', '/left')",
+            "os.unsetenv('PATH')",
             "sys.stdout = open('other', 'w')",
             "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
             "signal.signal(signal.SIGINT, signal.SIG_IGN)",
@@ -86,6 +93,7 @@ class SurroundingsTest(BrokerCase):
             "threading.Thread(target=threading.Event().wait).start()",
             "threading.Thread(target=threading.Event().wait, daemon=True).start()",
             "import raw; raw.leave()",
+            "os.environ = dict(os.environ)",
             "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]) if os.cpu_count() > 1 else os.close(0)",
             "import subprocess; child = subprocess.Popen(['sleep', '1000'])",
         ):
@@ -133,6 +141,51 @@ class SurroundingsTest(BrokerCase):
                 self.assertEqual(rbit.wait(60), 0, rbit.output)
                 if method == "spawn":
                     self.assertNotIn("ended what it had left running", rbit.output)
+
+
+class ImportTest(SlotCase):
+    """What a module does on its import, and jobs of several modules in one worker."""
+
+    jobs = """
+def looks(message, set_status, settings):
+    touch(message.body.decode(), f"{os.environ.get('LEFT')} {os.getpid()}")
+"""
+
+    def look(self, slot: Slot, function: str, number: int) -> list[str]:
+        """Run a job; return its variable LEFT and its process id."""
+        self.begin(slot, f"python!{function}", f"seen{number}")
+        self.assertEqual(self.outcome(slot), Outcome("Done"))
+        return (self.folder / f"seen{number}").read_text().split()
+
+    def test_what_a_module_sets_on_its_import_stays_also_if_a_later_job_imports_it(self) -> None:
+        self.write("setter", "import os\nos.environ['LEFT'] = 'import'\nfrom jobs import looks\n")
+        self.write("lazy", "def __getattr__(name):\n    import setter\n    return getattr(setter, name)\n")
+        for module in ("setter", "lazy"):
+            with self.subTest(module):
+                slot = self.slot()
+                functions = ("jobs:looks", f"{module}:looks", "jobs:looks")
+                seen = [self.look(slot, function, number) for number, function in enumerate(functions)]
+                self.assertEqual([variable for variable, _ in seen], ["None", "import", "import"])
+                self.assertEqual(len({pid for _, pid in seen}), 1)
+
+    def test_thread_that_a_module_starts_between_two_jobs_does_not_spoil_the_worker(self) -> None:
+        self.write("threaded", """
+import threading
+from jobs import looks, touch, wait_for
+
+def wait():
+    wait_for("go")
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    touch("gone")
+    threading.Event().wait()
+
+threading.Thread(target=wait, daemon=True).start()
+""")
+        slot = self.slot()
+        first = self.look(slot, "threaded:looks", 1)
+        (self.folder / "go").touch()
+        self.wait_for("gone")
+        self.assertEqual([self.look(slot, "threaded:looks", number) for number in (2, 3)], [first, first])
 
 
 if __name__ == "__main__":

@@ -41,9 +41,12 @@ class Client:
         ports: of the broker's nodes.
         web: the URL of the stand-in for PyBit.
         quorum: whether its own queues are quorum queues.
+        delivery: ``push`` or ``poll``.
     """
 
-    def __init__(self, name: str, record: Record, ports: Sequence[int], web: str, quorum: bool) -> None:
+    def __init__(
+        self, name: str, record: Record, ports: Sequence[int], web: str, quorum: bool, *, delivery: str
+    ) -> None:
         self.name = name
         self.lock = threading.Lock()
         self.folder = record.folder / name
@@ -53,7 +56,7 @@ class Client:
         self._mark = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
         self._sections: dict[str, Mapping[str, object]] = {}
-        self._write(web, record.runs_path, quorum)
+        self._write(web, record.runs_path, quorum, delivery)
 
     def start(self) -> None:
         """Start it."""
@@ -147,12 +150,12 @@ class Client:
                     found.append(int(process.name))
         return found
 
-    def _write(self, web: str, runs: Path, quorum: bool) -> None:
+    def _write(self, web: str, runs: Path, quorum: bool, delivery: str) -> None:
         self.folder.mkdir()
         hosts = ", ".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
         amqp = {"host": hosts, "heartbeat": 2, "connect_timeout": 600}
         self._sections = {
-            "rbit": {"name": self.name, **KEYS},
+            "rbit": {"name": self.name, "delivery": delivery, **KEYS},
             "amqp": {**amqp, "queue_type": "quorum" if quorum else "classic"},
             "pybit": {"url": web, "user": "admin", "password": "pass", "timeout": 2},
             **jobs.sections(self.name, runs),

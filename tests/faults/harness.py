@@ -138,7 +138,8 @@ def run(setting: Setting, say: Callable[[str], None] = lambda line: None) -> Led
         clients = []
         for number in range(setting.clients):
             name, ports = f"faults-{number + 1}", [node.port for node in cluster.nodes]
-            clients.append(Client(name, record, ports, web.url, setting.own_quorum))
+            delivery = "push" if number % 2 else "poll"
+            clients.append(Client(name, record, ports, web.url, setting.own_quorum, delivery=delivery))
             stack.callback(clients[-1].close)
         stage = _Stage(record, cluster, web, clients)
         say(f"{setting.nodes} nodes, {setting.clients} clients, {len(setting.faults)} faults to come")
