@@ -174,7 +174,6 @@ class Client:
             self._waited = True
         except ConnectionLost as error:
             self._lose(error)
-            self._look_at = 0.0
 
     def _look_around(self) -> None:
         """Looks at the connection, the queues and the jobs that are here."""

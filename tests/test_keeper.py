@@ -151,6 +151,32 @@ class TreeTest(unittest.TestCase):
                 self.assertEqual(keeper.children(self.tree.pid), pids)
                 self.assertEqual(set(keeper.descendants(self.tree.pid)), pids)
 
+    def test_keeper_has_no_child_but_one_is_known_also_if_the_kernel_keeps_no_file_of_children(self) -> None:
+        there = os.open
+
+        def missing(path: Any, *arguments: Any) -> int:
+            if str(path).startswith("/proc/"):
+                raise FileNotFoundError(path)
+            return there(path, *arguments)
+
+        with mock.patch.object(os, "open", missing):
+            without = Tree()
+        self.addCleanup(without.close)
+        for tree in (self.tree, without):
+            self.assertTrue(tree.only(None))
+            self.tree = tree
+            first = self.spawn("/bin/sleep", "1000")
+            self.assertTrue(tree.only(first))
+            self.assertFalse(tree.only(None))
+            second = self.spawn("/bin/sleep", "1000")
+            self.assertFalse(tree.only(first))
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda tree=tree, second=second: tree.only(second), what="the end of the first")
+            os.kill(tree.pid, signal.SIGKILL)
+            wait_until(lambda tree=tree: not tree.alive, what="the end of the keeper")
+            self.assertFalse(tree.only(None))
+            os.kill(second, signal.SIGKILL)
+
     def test_stopped_keeper_starts_the_next_program(self) -> None:
         os.kill(self.tree.pid, signal.SIGSTOP)
         self.assertTrue(is_alive(self.spawn("/bin/sleep", "1000")))
