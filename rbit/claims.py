@@ -6,6 +6,7 @@ acknowledgement was. Decides, and remembers; settles nothing itself. Used in the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
@@ -169,6 +170,11 @@ class Claims:
     def unsettled(self) -> bool:
         """Whether something is left to wait for at a stop."""
         return bool(self.jobs) or self.doubted
+
+    @property
+    def due(self) -> float:
+        """time.monotonic() when ``to_search`` is to be asked; before a stop it may be earlier."""
+        return min((job.search_at for job in self.jobs if job.awaited or job.delivery.lost), default=math.inf)
 
     def to_search(self) -> list[str]:
         """Returns the queues that are to be asked now for messages of jobs that live here, in this order."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 from rbit.broker import Connection, is_connected
 from rbit.cancels import Cancels
@@ -45,13 +46,21 @@ from rbit.tree import INTERRUPT_FIRST
 
 log = logging.getLogger("rbit.client")
 
-SLICE = 0.2  # seconds; pika's wait is not cut short by a signal, so this is how long a signal may wait
-SOON = 0.01  # seconds from when something was done to a look at all jobs
+LONGEST = 20.0  # seconds between two looks at all jobs
+SLICE = 0.2  # seconds between two of them while rbit is to end; also, that it may be too busy to hear RabbitMQ
+SOON = 0.01  # seconds from when something was done, or was said to be due now, to a look at all jobs
 BUSY_PATIENCE = 3.0  # seconds that a stop waits for a broker's answer while there are messages to be settled
 SILENCE = 5.0  # seconds; of a silent broker pika waits for an answer for twice so much and a heartbeat
 NAME_PATIENCE = 3.5  # heartbeats; the broker lets go of a dead connection's name after 2 to 3 (seen)
 LAST_WAIT = 10.0  # seconds that a stop waits for statuses, for copies, and for messages to come again
 STOPPED = Outcome(WAITING, "rbit was stopped")
+
+
+class Part(Protocol):
+    """What has to do something at a time that nothing else tells of."""
+
+    @property
+    def due(self) -> float: ...  # time.monotonic(); infinite if there is nothing
 
 
 class Client:
@@ -100,7 +109,7 @@ class Client:
             config, runners, sources=self._sources, rota=self._rota, settlement=self._settlement, crew=self._crew,
             feed=self._feed, open=self._is_open, push=config.client.delivery == "push" and not once,
         )
-        self._stop = StopSignals(config.client.stop_timeout, self._tick)
+        self._stop = StopSignals(config.client.stop_timeout, self._tick, noted=self._turn_soon)
         self._reload = Reload(
             config, None if once else read, self._events.post, stop=self._stop, cancels=self._cancels,
             link=self._link, rota=self._rota, settlement=self._settlement, crew=self._crew, default=self._default,
@@ -112,6 +121,7 @@ class Client:
         self.figures = Figures(
             queues, 2 * silence, silence, self._link, self._crew, settlement=self._settlement, pump=self._pump
         )
+        self._longest = min(LONGEST, silence)
         self._obeyed = 0
         self._look_at = 0.0  # time.monotonic()
         self._waited = False  # whether the last turn did
@@ -147,9 +157,9 @@ class Client:
         """
         self._obey()
         if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + SLICE
             self._waited = False
             self._look_around()
+            self._look_at = self._next_look()
         worked = self._events.run()
         try:
             if self._intake.take_one() or worked:
@@ -159,10 +169,8 @@ class Client:
             if self._waited:  # and what has come is none of these
                 self._look_at = 0.0
                 return
-            pause = max(0.0, self._look_at - time.monotonic())
-            self._link.wait(
-                min(pause, self._rota.pause()) if self._intake.has_room else pause, unless=self._events.__bool__
-            )
+            until = min(self._look_at, self._rota.due) if self._intake.has_room else self._look_at
+            self._link.wait(max(0.0, until - time.monotonic()), unless=self._events.__bool__)
             self._waited = True
         except ConnectionLost as error:
             self._lose(error)
@@ -173,10 +181,7 @@ class Client:
         if self._link.tend():
             self._presence.begin()
         connection = self._link.connection
-        self._notifier.tend(
-            connected=connection is not None, ready=self._sources.ready, stopping=self._obeyed > 0,
-            jobs=self._crew.jobs, reloading=self._reload.busy,
-        )
+        self._tell()
         if connection is not None and not self._sources.ready:
             self._prepare(connection)
         self._settlement.tend()
@@ -187,6 +192,27 @@ class Client:
             self._sources.prove(at_once=self._once or self._obeyed > 0)
         except ConnectionLost as error:
             self._lose(error)
+        self._tell()
+
+    def _next_look(self) -> float:
+        """Returns time.monotonic() of the next look, if nothing is done before."""
+        parts: list[Part] = [self._link, self._notifier]
+        if self._link.connection is not None:
+            parts += [self._presence, self._settlement, self._sources, self._intake]
+        now = time.monotonic()
+        longest = SLICE if self._once or self._obeyed else self._longest
+        return min(now + longest, max(now + SOON, min(part.due for part in parts)))
+
+    def _tell(self) -> None:
+        """Tells the service manager what is new."""
+        self._notifier.tend(
+            connected=self._link.connection is not None, ready=self._sources.ready, stopping=self._obeyed > 0,
+            jobs=self._crew.jobs, reloading=self._reload.busy,
+        )
+
+    def _turn_soon(self) -> None:
+        """Ends the wait, for a turn obeys signals; for a handler of these."""
+        self._events.post(lambda: None)
 
     def _is_open(self) -> bool:
         """Whether messages may be taken: no signal has come, and what --once has to do first is done."""

@@ -72,6 +72,16 @@ class Intake:
         self._sections = {section.queue: section for section in sections}
         self._runners = runners
 
+    @property
+    def due(self) -> float:
+        """time.monotonic() when ``search`` has something to do that no message tells of."""
+        if not self._sources.ready:
+            return math.inf
+        now = time.monotonic()
+        waits = [waited for name, waited in self._sources.flowing.items() if waited and self._sources.sends(name)]
+        stem_at = now + GRACE - max(waits) if waits else math.inf
+        return min(self._claims.due, stem_at)
+
     def search(self) -> None:
         """Asks for messages of jobs that live here, though there may be no free slot for others.
 

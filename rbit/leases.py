@@ -57,12 +57,15 @@ class Leases:
         job.lease_at = now + self.settings.lease_after
         job.lease_ends = now + self.settings.lease_ttl  # of one that was left by an earlier process
 
+    def due(self, jobs: list[Job]) -> float:
+        """Returns time.monotonic() when the next lease is to be published."""
+        return min((job.lease_at for job in jobs if not waits(job)), default=math.inf)
+
     def tend(self, jobs: list[Job]) -> None:
         """Publishes the leases that are due."""
         now = time.monotonic()
         for job in jobs:
-            waits = job.ended_at or job.copy is not None or job.awaited or job.delivery.lost
-            if job.lease_at <= now and not waits:
+            if job.lease_at <= now and not waits(job):
                 job.lease_settings = self.settings
                 name, properties, form = self._fates.lease(job, self.settings.lease_ttl)
                 job.copy = Copy(name, job.message.body, properties, partial(self._done, job), form, whole=True)
@@ -98,3 +101,8 @@ class Leases:
         """Has the last lease of a job looked for, which the broker has, or may have."""
         job.awaited = job.lease < job.leases  # a look for another job's may have fetched it already
         job.searched, job.search_at = 0, 0.0
+
+
+def waits(job: Job) -> bool:
+    """Whether a job gets no lease now, whenever it is due: something else comes first, or it needs none."""
+    return bool(job.ended_at) or job.copy is not None or job.awaited or job.delivery.lost

@@ -7,6 +7,7 @@ else here belongs to the main thread, but for ``wake``. Knows nothing of queues 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -66,6 +67,13 @@ class Link:
         connection = self.connection
         return self._heard_at if connection is None else connection.heard_at
 
+    @property
+    def due(self) -> float:
+        """time.monotonic() when ``tend`` has something to do; what is tried at the moment ends a ``wait``."""
+        if self.connection is not None:
+            return math.inf
+        return min(math.inf if self._trying else self._try_at, self._give_up_at or math.inf)
+
     def tend(self) -> bool:
         """Takes the connection one step on; returns True when a new one has just been made.
 
@@ -115,7 +123,6 @@ class Link:
             seconds: 0 for what can be done without a wait.
             unless: whether there is something better to do; what becomes true later comes with a ``wake``.
         """
-        self._waited_at = time.monotonic()
         self._waits = True
         try:
             seconds = 0.0 if unless() else seconds
@@ -125,6 +132,7 @@ class Link:
                 self._bell.wait(seconds)
         finally:
             self._waits = False
+            self._waited_at = time.monotonic()
 
     def breathe(self, seconds: float) -> None:
         """Serves the connection if that was not done for so many seconds. Errors: ConnectionLost."""

@@ -20,6 +20,7 @@ SHARE = 0.25  # of the watchdog's time, after which it is fed again
 EXTEND_EVERY = 5.0  # seconds
 MARGIN = 60.0  # seconds; the work after the last turn, such as the last statuses, takes half of it at most
 STATUS_EVERY = 1.0  # seconds
+AGAIN = 0.2  # seconds after which what could not be sent is tried again
 MOST_JOBS = 8  # that are named in a status; systemd ignores a datagram of more than 4096 bytes
 LONGEST_JOB = 100  # characters of its name
 
@@ -29,6 +30,9 @@ class Notifier:
 
     Arguments:
         longest_turn: seconds that may be between two calls of ``tend``.
+
+    Attributes:
+        due: time.monotonic() when ``tend`` has something to send though nothing has changed.
     """
 
     def __init__(self, longest_turn: float) -> None:
@@ -44,8 +48,10 @@ class Notifier:
         self._feed_every = SHARE * watchdog
         self._extension = longest_turn + MARGIN
         self._ready = self._reloading = self._stopping = self._failing = False
-        self._fed_at = self._extended_at = self._said_at = -math.inf  # time.monotonic()
+        self._extend_at = self._say_at = -math.inf  # time.monotonic()
+        self._feed_at = -math.inf if watchdog < math.inf else math.inf
         self._status = ""
+        self.due = math.inf
 
     def tend(
         self, *, connected: bool, ready: bool, stopping: bool, jobs: Sequence[object], reloading: bool = False
@@ -70,23 +76,29 @@ class Notifier:
             lines.append("READY=1")
         if stopping and not self._stopping:
             lines.append("STOPPING=1")
-        feeds = now >= self._fed_at + self._feed_every
+        feeds = now >= self._feed_at
         if feeds:
             lines.append("WATCHDOG=1")
-        extends = (stopping or not (ready or self._ready)) and now >= self._extended_at + EXTEND_EVERY
+        extends = (stopping or not (ready or self._ready)) and now >= self._extend_at
         if extends:
             lines.append(f"EXTEND_TIMEOUT_USEC={self._extension * 1e6:.0f}")
         status = status_of(connected, self._ready, stopping, jobs)
-        says = status != self._status and now >= self._said_at + STATUS_EVERY
+        says = status != self._status and now >= self._say_at
         if says:
             lines.append(f"STATUS={status}")
-        if not lines or not self._send(lines):
-            return  # what could not be sent is due in the next turn
+        if lines and not self._send(lines):
+            self.due = now + AGAIN
+            return
         self._ready, self._reloading, self._stopping = self._ready or ready, reloading, stopping
-        self._fed_at = now if feeds else self._fed_at
-        self._extended_at = now if extends else self._extended_at
+        self._feed_at = now + self._feed_every if feeds else self._feed_at
+        self._extend_at = now + EXTEND_EVERY if extends else self._extend_at
         if says:
-            self._status, self._said_at = status, now
+            self._status, self._say_at = status, now + STATUS_EVERY
+        self.due = min(
+            self._feed_at,
+            self._extend_at if stopping or not self._ready else math.inf,
+            self._say_at if status != self._status else math.inf,
+        )
 
     def _send(self, lines: Sequence[str]) -> bool:
         assert self._socket is not None

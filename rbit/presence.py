@@ -7,6 +7,7 @@ thread.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 
@@ -85,6 +86,11 @@ class Presence:
         self._wanted = False
         self._held_once = True
         return True
+
+    @property
+    def due(self) -> float:
+        """time.monotonic() when the name is to be asked for on this connection."""
+        return self._try_at if self._wanted or self._missing else math.inf
 
     def command(self) -> tuple[bytes, Properties] | None:
         """Returns the next command that has come, also when its connection is lost since; None for none."""

@@ -23,7 +23,7 @@ log = logging.getLogger("rbit.client")
 
 AT_ONCE = 100  # statuses that are published with one wait for their confirms
 GATHERING = 0.01  # seconds between two publishes, for more to come together
-SERVE_EVERY = 1.0  # seconds between two looks at the heartbeats while nothing is published
+SERVE_EVERY = 1.0  # seconds after which a connection is looked at before it is given a copy
 HURRY = 1.0  # seconds between two tries at most, once rbit is stopping
 BLOCKED = 600.0  # seconds that a publish may hang under an alarm before it is tried on a new connection
 
@@ -114,8 +114,8 @@ class Publisher(threading.Thread):
 
     def _take(self) -> bool:
         """Waits until there is something to do; returns False when that is to end."""
-        wait = SERVE_EVERY if self._outlet or self._waiting else None
-        if self._waiting:
+        wait = self._outlet.serve_every if self._outlet else None
+        if self._waiting:  # ``hurry`` may have made them due earlier meanwhile
             wait = min(SERVE_EVERY, max(0.0, min(copy.due for copy in self._waiting) - time.monotonic()))
         try:
             new = [self._new.get(timeout=wait)]

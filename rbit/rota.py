@@ -6,6 +6,7 @@ a job has ended. Knows nothing of the broker. Used in the client's main thread.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -100,9 +101,10 @@ class Rota:
         still = self._empty | self._sending | self._held
         return all(name in still or full(name) for name in self._turns)
 
-    def pause(self) -> float:
-        """Returns the seconds until the next poll; infinity when none is due."""
-        return float("inf") if self._poll_at is None else max(0.0, self._poll_at - time.monotonic())
+    @property
+    def due(self) -> float:
+        """time.monotonic() of the next poll; infinity when no queue waits for one."""
+        return math.inf if self._poll_at is None else self._poll_at
 
     def _wait_for_poll(self) -> None:
         # Counted from the first queue that waits, so that a busy queue cannot put the poll off for ever.

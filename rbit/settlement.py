@@ -67,6 +67,11 @@ class Settlement:
         self.leases.plan(job)
         return bool(job.lease) or not self.leases.at_once
 
+    @property
+    def due(self) -> float:
+        """time.monotonic() when ``tend`` has something to do."""
+        return self.leases.due(self.claims.jobs)
+
     def tend(self) -> None:
         """Publishes the leases that are due."""
         self.leases.tend(self.claims.jobs)

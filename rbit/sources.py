@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
@@ -182,6 +183,15 @@ class Sources:
     def is_lease(self, name: str) -> bool:
         """Whether a queue is one of leases."""
         return self._queues[name].is_lease
+
+    def sends(self, name: str) -> bool:
+        """Whether a queue sends its messages at the moment."""
+        return name in self._inflows and self._inflows[name].is_open
+
+    @property
+    def due(self) -> float:
+        """time.monotonic() when ``prove`` has something to do."""
+        return min((queue.due for queue in self._queues.values() if queue.acks), default=math.inf)
 
     def prove(self, at_once: bool) -> None:
         """Makes sure of the acknowledgements so far. Errors: ConnectionLost.

@@ -1,7 +1,7 @@
 """Signals: the first stop signal lets jobs finish, the second ends them; SIGUSR1 and SIGHUP ask for more.
 
-The handlers count, and do nothing else but to ask whether a wait for the broker is to end. Used in the
-client's main thread, the only one in which Python runs handlers.
+The handlers count, end a wait for something to happen, and ask whether one for the broker's answer is to end. Used
+in the client's main thread, the only one in which Python runs handlers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ class StopSignals:
         timeout: seconds after which the first acts as the second; None: never.
         tick: called, in the middle of whatever runs, every ``TICK`` seconds from the first signal or from
             ``hurry`` on; what it raises ends what runs.
+        noted: called in a handler, so in the middle of anything, after a signal was counted.
 
     Attributes:
         timeout: as given; it may be changed.
     """
 
-    def __init__(self, timeout: float | None, tick: Callable[[], None]) -> None:
+    def __init__(self, timeout: float | None, tick: Callable[[], None], noted: Callable[[], None]) -> None:
         self.timeout = timeout
         self._tick = tick
+        self._noted = noted
         self.seen = 0  # stop signals
         self._wishes: set[int] = set()  # SIGUSR1 and SIGHUP, if they have come since ``take_wish``
         self._began = 0.0  # time.monotonic() when the first was seen
@@ -76,7 +78,9 @@ class StopSignals:
 
     def _note_wish(self, number: int, frame: object) -> None:
         self._wishes.add(number)
+        self._noted()
 
     def _note(self, number: int, frame: object) -> None:
         self.seen += 1
         self.hurry()
+        self._noted()

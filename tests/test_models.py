@@ -250,6 +250,26 @@ class ProvideTest(unittest.TestCase):
         )
         self.assertEqual(self.child(script), "1 Finder")
 
+    def test_jsonpickle_is_loaded_when_it_is_needed_and_limited_then(self) -> None:
+        script = (
+            "import sys; from rbit.finder import provide_pybit_models as provide; provide();"
+            "from rbit import decode; before = 'jsonpickle' in sys.modules;"
+            f"{BODY} print(before, decode.decode(body).get_package(), end=' ');"
+            "import jsonpickle; print(jsonpickle.backend.json._backend_names)"
+        )
+        self.assertEqual(in_a_child(script, str(REQUEST)), "False col11406 ['json']")
+
+    def test_modules_of_the_job_are_no_part_of_jsonpickle(self) -> None:
+        script = (
+            "import os, sys; sys.path[:] = [path for path in sys.path if path not in ('', os.getcwd())];"
+            "from rbit.finder import provide_pybit_models as provide; provide(); sys.path.insert(0, os.getcwd());"
+            f"{BODY} import jsonpickle; print(type(jsonpickle.decode(body)).__name__);"
+            "import mine; print(mine.WORD)"
+        )
+        names = ("jsonpickle", "decimal", "uuid", "platform", "email", "zipfile", "simplejson", "yaml")
+        files = dict.fromkeys(names, "raise RuntimeError('mine')") | {"mine": "WORD = 'found'"}
+        self.assertEqual(in_a_child(script, str(REQUEST), **files).split(), ["BuildRequest", "found"])
+
     def test_jsonpickle_keeps_the_standard_parser_only(self) -> None:
         self.assertEqual(self.child("print(jsonpickle.backend.json._backend_names)"), "['json']")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import itertools
+import math
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from unittest.mock import patch
 
 from rbit import errors
 from rbit.client import SILENCE
-from rbit.notify import Notifier
+from rbit.notify import AGAIN, Notifier
 from tests.support.case import BrokerCase, OwnNodeCase
 from tests.support.notify_socket import NotifySocket
 from tests.support.processes import free_port
@@ -189,6 +190,24 @@ class NotifierTest(unittest.TestCase):
             self.turn(notifier, 1000.0 + step / 10)
             fed += [step / 10] if "WATCHDOG=1" in self.came() else []
         self.assertEqual(fed, [0.0, 25.0, 50.0, 75.0])
+
+    def test_next_turn_is_due_when_something_is_to_be_sent(self) -> None:
+        notifier = self.made()
+        self.assertEqual(notifier.due, math.inf)
+        self.turn(notifier, 1000.0)
+        self.assertEqual(notifier.due, 1025.0, "the watchdog")
+        self.turn(notifier, 1000.5, jobs=["a"])
+        self.assertEqual(notifier.due, 1001.0, "the status")
+        self.turn(notifier, 1001.0, jobs=["a"], stopping=True)
+        self.assertEqual(notifier.due, 1006.0, "more time")
+        self.manager.close()
+        with self.assertLogs("rbit.client"):
+            self.turn(notifier, 1006.0, stopping=True)
+        self.assertEqual(notifier.due, 1006.0 + AGAIN)
+        self.environment = {}
+        notifier = self.made()
+        self.turn(notifier, 1000.0)
+        self.assertEqual(notifier.due, math.inf, "there is nobody to be told")
 
     def test_status_is_sent_at_most_once_a_second_and_the_last_one_arrives(self) -> None:
         notifier = self.made()

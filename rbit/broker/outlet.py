@@ -13,7 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker
 
 from rbit.broker.burst import Burst, Sending, not_taken
-from rbit.broker.connection import open_connection, reason
+from rbit.broker.connection import SERVED, open_connection, reason
 from rbit.broker.forms import Form, Topic, other_type
 from rbit.broker.queue import NOT_FOUND, is_missing
 from rbit.errors import BrokerUnreachable, ConnectionLost, PublishFailed, Unroutable
@@ -37,11 +37,15 @@ class Outlet:
             publish that hangs then.
 
     Errors: those of ``open_connection``.
+
+    Attributes:
+        serve_every: seconds between two calls of ``serve`` at most, if nothing is published.
     """
 
     def __init__(
         self, amqp: AmqpSettings, name: str, blocked: float, on_alarm: Callable[[str], None] = lambda reason: None
     ) -> None:
+        self.serve_every = SERVED * amqp.heartbeat
         self._declares = amqp.declare
         self._connection, _ = open_connection(amqp, name, blocked)
         # The blocking connection would call it only after the publish.

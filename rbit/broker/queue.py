@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -244,6 +245,14 @@ class Queue:
             with self._connection.translated(self.name):
                 self.open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
             self._answered()
+
+    @property
+    def due(self) -> float:
+        """time.monotonic() when ``prove`` has something to do."""
+        if not self.acks:
+            return math.inf
+        certain = max(self.acks[0].at + FORGETS, self._synced + SOON)
+        return min(certain, self.acks[-1].at + SOON) if self.unproven else certain
 
     @property
     def unproven(self) -> bool:
