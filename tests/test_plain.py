@@ -39,6 +39,9 @@ def words(text: str) -> list[str] | None:
 
 
 class WordsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.enterContext(mock.patch.object(plain, "near", lambda program: True))
+
     def test_path_and_plain_words_are_started_without_a_shell(self) -> None:
         for text, expected in (
             ("/bin/a", ["/bin/a"]),
@@ -91,6 +94,7 @@ class StartTest(unittest.TestCase):
         self.addCleanup(self.tree.close)
 
     def test_command_is_started_without_a_shell_if_that_is_possible(self) -> None:
+        self.enterContext(mock.patch.object(plain, "near", lambda program: True))
         command = Command(["/bin/sh", "-c", "/bin/sleep 1000"])
         process = CommandProcess(self.tree, command, Message(b"", "q"), print, print)
         self.addCleanup(lambda: [os.close(lines.fd) for lines in process._lines])
@@ -110,6 +114,51 @@ class StartTest(unittest.TestCase):
                     finally:
                         os.close(read)
                         os.close(write)
+
+
+class NearTest(unittest.TestCase):
+    """Programs on a disk, and others, in memory: neither these nor those of another machine have a device."""
+
+    def setUp(self) -> None:
+        plain.near.cache_clear()
+        self.addCleanup(plain.near.cache_clear)
+        self.far = f"/proc/self/fd/{os.memfd_create('far')}"
+        self.addCleanup(os.close, int(self.far.rpartition("/")[2]))
+        Path(self.far).write_text("#!/bin/sh\n", "ascii")
+
+    def near(self, first: str) -> bool:
+        """Return whether a program with this first line counts as near."""
+        with TemporaryDirectory(dir=Path(__file__).parent) as folder:
+            program = Path(folder, "program")
+            program.write_text(f"{first}\n:\n", "ascii")
+            if not os.major(program.stat().st_dev):
+                self.skipTest("the tests are on no disk")
+            return plain.near(str(program))
+
+    def test_program_on_a_disk_is_near_with_an_interpreter_on_a_disk(self) -> None:
+        with TemporaryDirectory(dir=Path(__file__).parent) as folder:
+            interpreter = Path(folder, "interpreter")
+            interpreter.write_bytes(b"\x7fELF\xff")
+            for first, expected in (
+                (":", True), (f"#!{interpreter}", True), (f"#! {interpreter} -x", True), (f"#!{self.far}", False),
+                ("#!/no/such/file", False), ("#!", False),
+            ):
+                with self.subTest(first):
+                    self.assertEqual(self.near(first), expected)
+
+    def test_program_that_names_itself_or_is_no_file_is_left_to_the_shell(self) -> None:
+        with TemporaryDirectory(dir=Path(__file__).parent) as folder:
+            itself, fifo = Path(folder, "itself"), Path(folder, "fifo")
+            itself.write_text(f"#!{itself}\n", "ascii")
+            os.mkfifo(fifo)
+            for program in (itself, fifo, Path(folder)):
+                with self.subTest(program.name):
+                    self.assertFalse(plain.near(str(program)))
+
+    def test_program_that_is_on_no_disk_or_nowhere_is_left_to_the_shell(self) -> None:
+        self.assertFalse(plain.near(self.far))
+        self.assertFalse(plain.near("/no/such/file"))
+        self.assertIsNone(words(self.far))
 
 
 class FolderTest(unittest.TestCase):
