@@ -42,6 +42,7 @@ PR_SET_CHILD_SUBREAPER = 36
 ANSWER = 1 << 16  # bytes; no answer is longer
 DESCRIPTORS = 8  # most descriptors with one request
 INT = 4  # bytes of a descriptor, as it comes
+LENGTH_ONLY = int(socket.MSG_PEEK | socket.MSG_TRUNC)
 STEP = 0.05  # seconds between two looks at processes that were asked to end
 HASTE = 0.001  # seconds between two looks at processes that are killed: they may be forking
 STUBBORN = 1.0  # seconds after the first SIGKILL for which the spared process is spared
@@ -246,7 +247,7 @@ class Keeper:
         """Returns a request, b"" if rbit is gone, and the descriptors beside it."""
         try:
             # Its length first: for the longest that there may be, memory would be mapped and given back each time.
-            length = self.control.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
+            length = self.control.recv_into(bytearray(1), 1, LENGTH_ONLY)
             packet, beside, _, _ = self.control.recvmsg(
                 length, socket.CMSG_LEN(DESCRIPTORS * INT), socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
