@@ -14,7 +14,6 @@ from bench.measure import Measure, Pair, Row, run
 from bench.place import BenchError, Place
 from bench.side import Side
 from bench.sides import Celery, Rbit
-from tests.support.rbit_process import rbit_command
 
 SETTLE = 3.0  # seconds from the last job to a look at the memory
 QUIET = 5.0  # seconds from the last job to the time in which the CPU is looked at
@@ -70,8 +69,8 @@ def _growth(place: Place) -> list[Pair]:
 def _starts(place: Place) -> list[Pair]:
     side = Rbit(place)
     place.declare(side.queues)
-    commands = ([*rbit_command(), "--version"], [*rbit_command(), str(side.ini), "--check"],
-                [sys.executable, "-c", "import pika"])
+    pika = [str(place.python), "-c", "import pika"]
+    commands = ([side.command[0], "--version"], [*side.command, "--check"], pika)
     times: list[list[float]] = [[], [], []]
     for _ in range(STARTS):
         for taken, command in zip(times, commands, strict=True):
@@ -79,8 +78,8 @@ def _starts(place: Place) -> list[Pair]:
             _said(place, command, side)
             taken.append(1000 * (time.monotonic() - began))
     side.close()
-    version, check, pika = map(statistics.median, times)
-    return [(version, pika), (check, pika)]
+    version, check, other = map(statistics.median, times)
+    return [(version, other), (check, other)]
 
 
 def _empty(place: Place) -> list[Pair]:

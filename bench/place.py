@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pika
 
+from bench.installed import installed
 from tests.support import processes
 from tests.support.cluster import Cluster
 from tests.support.node import PrivateNode
@@ -33,9 +34,13 @@ class Place:
         folder: for everything else.
         guard: ends processes if this one is killed.
         jobs: of a run.
+
+    Attributes:
+        python: of an environment in which rbit is installed as its users have it; all sides run with it.
     """
 
     def __init__(self, cluster: Cluster, folder: Path, guard: subprocess.Popen[bytes], jobs: int) -> None:
+        self.python = installed(ROOT, folder / "installed")
         self.cluster = cluster
         self.node: PrivateNode = cluster.nodes[0]
         self.jobs = jobs

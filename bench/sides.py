@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.place import BODY, ROOT, Place
 from bench.side import Side
-from tests.support.rbit_process import rbit_command
 
 SCRIPT = ROOT / "bench" / "code" / "stamp.sh"
 PYTHON = "python!bench.code.noop:noop"
@@ -48,7 +46,7 @@ class Rbit(Side):
     @property
     def command(self) -> list[str]:
         """The real command."""
-        return [*rbit_command(), str(self.ini)]
+        return [str(self.place.python.with_name("rbit")), str(self.ini)]
 
 
 class Bare(Side):
@@ -67,7 +65,7 @@ class Bare(Side):
     @property
     def command(self) -> list[str]:
         """The loop."""
-        return [sys.executable, "-m", "bench.code.bare", str(self._count)]
+        return [str(self.place.python), "-m", "bench.code.bare", str(self._count)]
 
     def wait(self, count: int) -> None:
         """Waits for its end, which is its second stamp."""
@@ -97,7 +95,7 @@ class Celery(Side):
     def command(self) -> list[str]:
         """The worker."""
         return [
-            sys.executable, "-m", "celery", "-A", "bench.code.celery_app", "worker", "--pool", "prefork",
+            str(self.place.python), "-m", "celery", "-A", "bench.code.celery_app", "worker", "--pool", "prefork",
             "--concurrency", "2", "--queues", ",".join(self.queues), "--loglevel", "ERROR",
             "--hostname", f"{self.queues[0]}@%h", *self._alone,
         ]
@@ -117,7 +115,7 @@ class Dramatiq(Side):
     def command(self) -> list[str]:
         """The workers."""
         return [
-            sys.executable, "-m", "dramatiq", "--processes", "2", "--threads", str(self._threads),
+            str(self.place.python), "-m", "dramatiq", "--processes", "2", "--threads", str(self._threads),
             "--skip-logging", "bench.code.dramatiq_app",
         ]
 

@@ -11,7 +11,8 @@ import select
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rbit import config, runners
 from rbit.broker import Connection, Queue
@@ -21,6 +22,7 @@ from rbit.errors import BrokerError, BrokerRefused, ConfigError, QueueUnavailabl
 from rbit.tree import Forest, Tree
 
 PROBE_LIMIT = 60.0  # seconds that an import may take
+AT_ONCE = max(2, os.cpu_count() or 1)  # imports
 
 
 def report(path: str, examine: Callable[[Config], object]) -> list[str]:
@@ -34,7 +36,10 @@ def report(path: str, examine: Callable[[Config], object]) -> list[str]:
     host is one.
     """
     check = Check()
-    settings = config.read(path, check.examine, check.ask)
+    try:
+        settings = config.read(path, check.examine, check.ask)
+    finally:
+        check.close()
     examine(settings)
     for warning in settings.warnings:
         warn(warning)
@@ -64,26 +69,30 @@ class Check:
 
     def __init__(self) -> None:
         self._forest = Forest()
+        self._probes: deque[Probe] = deque()  # that may not have ended
         self.states: dict[str, str] = {}
         self.answers: list[str] = []
 
-    def examine(self, section: RunnerSettings) -> list[str]:
+    def examine(self, section: RunnerSettings) -> Iterable[str]:
         """Returns the mistakes of a runner section: those of its text, else those that its probe finds."""
         try:
             runner = runners.make(section)
             command = runner.probe()
             if command is None:
                 return []
-            code, said = self._run(command)
+            while len(self._probes) >= AT_ONCE:
+                self._probes.popleft().end()
+            self._probes.append(Probe(self._forest, section.runner, command))
         except ConfigError as error:
             return error.mistakes
         except RbitError as error:
             return [f"{section.runner!r} cannot be checked: {error}"]
-        if code is None:
-            return [f"{section.runner!r} took more than {PROBE_LIMIT:g} s to check"]
-        if code == 0:
-            return []
-        return [said[-1] if said else f"the check of {section.runner!r} ended with status {code}"]
+        return self._probes[-1]
+
+    def close(self) -> None:
+        """Ends the probes that nobody has asked for their mistakes."""
+        for probe in self._probes:
+            probe.close()
 
     def ask(self, amqp: AmqpSettings, names: list[str]) -> list[str]:
         """Looks at the queues; returns the broker's refusal, or nothing. Without an answer it only warns."""
@@ -111,27 +120,66 @@ class Check:
                 connection.close()
         return []
 
-    def _run(self, command: Sequence[str]) -> tuple[int | None, list[str]]:
-        """Runs a command; returns its exit status, None when its time is over, and what it wrote to stderr.
 
-        Whatever it has started is ended with it. Errors: RbitError when it cannot be started.
-        """
+class Probe:
+    """A process that looks at a runner. It is started on construction; who iterates it waits for its mistakes.
+
+    Arguments:
+        forest: where it runs.
+        runner: as it is written in the configuration.
+        command: to be run; it says on standard error what is wrong, in its last line.
+
+    Errors: RbitError when it cannot be started.
+    """
+
+    def __init__(self, forest: Forest, runner: str, command: Sequence[str]) -> None:
+        self._forest = forest
+        self._runner = runner
+        self._mistakes: list[str] = []
         # A file and no pipe: what the command has started may hold its end, and is not waited for.
-        with open(os.devnull, "r+b") as nothing, tempfile.TemporaryFile() as said:
-            tree = self._forest.plant()
-            try:
-                pid = tree.spawn(command, {}, [nothing.fileno(), nothing.fileno(), said.fileno()])
-                status = wait_for(tree, pid, PROBE_LIMIT)
-            finally:
-                self._forest.fell(tree)
-            said.seek(0)
-            text = said.read().decode("utf-8", "backslashreplace")
-        return None if status is None else os.waitstatus_to_exitcode(status), text.strip().splitlines()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._tree: Tree | None = forest.plant()
+        try:
+            with open(os.devnull, "r+b") as nothing:
+                ends = [nothing.fileno(), nothing.fileno(), self._said.fileno()]
+                self._pid = self._tree.spawn(command, {}, ends)
+        except RbitError:
+            self.close()
+            raise
+        self._until = time.monotonic() + PROBE_LIMIT
+
+    def __iter__(self) -> Iterator[str]:
+        self.end()
+        return iter(self._mistakes)
+
+    def end(self) -> None:
+        """Waits for its end. Whatever it has started is ended with it."""
+        if self._tree is None:
+            return
+        try:
+            status = wait_for(self._tree, self._pid, self._until)
+            self._said.seek(0)
+            said = self._said.read().decode("utf-8", "backslashreplace").strip().splitlines()
+        except RbitError as error:
+            self._mistakes = [f"{self._runner!r} cannot be checked: {error}"]
+        else:
+            if status is None:
+                self._mistakes = [f"{self._runner!r} took more than {PROBE_LIMIT:g} s to check"]
+            elif code := os.waitstatus_to_exitcode(status):
+                self._mistakes = [said[-1] if said else f"the check of {self._runner!r} ended with status {code}"]
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends it at once, if it has not ended."""
+        tree, self._tree = self._tree, None
+        if tree is not None:
+            self._forest.fell(tree)
+            self._said.close()
 
 
-def wait_for(tree: Tree, pid: int, limit: float) -> int | None:
-    """Waits for the end of a process; returns its wait status, or None after ``limit`` seconds."""
-    deadline = time.monotonic() + limit
+def wait_for(tree: Tree, pid: int, deadline: float) -> int | None:
+    """Waits for the end of a process; returns its wait status, or None if it is not over by the deadline."""
     while True:
         for event in tree.events():
             if event.get("exited") == pid:

@@ -8,7 +8,6 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -112,13 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Does what the command line asks for; returns the exit status. Errors: RbitError."""
-    # Here and not above: they load pika, which "rbit --version" can do without.
-    from rbit import check, definitions, failed  # noqa: PLC0415
-    from rbit.client import Client  # noqa: PLC0415
-
+    # Here and not above: they load pika, which "rbit --version" can do without, and more.
     if options.check:
+        from rbit import check  # noqa: PLC0415
+
         formatter_of(options.log_format)  # whether there is one
         return say(check.report(options.config, metrics_of), PROGRAM)
+    from rbit import definitions, failed  # noqa: PLC0415
+    from rbit.client import Client  # noqa: PLC0415
+
     # One that comes from here on, and may be about a newer file, is obeyed when the client's loop takes it over.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     settings, made = read(options)
@@ -145,6 +146,8 @@ def read(options: argparse.Namespace) -> tuple[Config, dict[str, Runner]]:
 
     Errors: ConfigError.
     """
+    from dataclasses import replace  # noqa: PLC0415 - it loads much that "rbit --version" can do without
+
     from rbit import config, runners  # noqa: PLC0415
 
     settings = config.read(options.config, runners.mistakes)

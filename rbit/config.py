@@ -9,7 +9,7 @@ from __future__ import annotations
 import configparser
 import ipaddress
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
 from rbit import access, ini
@@ -28,7 +28,7 @@ from rbit.settings import (
 
 __all__ = ["AmqpSettings", "ClientSettings", "Config", "PybitSettings", "RunnerSettings", "read"]
 
-Examine = Callable[[RunnerSettings], list[str]]  # see `read`
+Examine = Callable[[RunnerSettings], Iterable[str]]  # see `read`
 Ask = Callable[[AmqpSettings, list[str]], list[str]]
 
 PORT, TLS_PORT = 5672, 5671
@@ -42,7 +42,8 @@ def read(path: str, examine: Examine | None = None, ask: Ask | None = None) -> C
 
     Arguments:
         path: the file; mistakes show it as it is given here.
-        examine: returns what is wrong with the `runner` of a section, one text for each mistake.
+        examine: returns what is wrong with the `runner` of a section, one text for each mistake. That is gone
+            through when all sections were examined and `ask` has returned: it may take its time until then.
         ask: gets the section [amqp], if it has no mistakes, and names of queues; returns what is wrong with it.
 
     Raises ConfigError with all mistakes.
@@ -54,17 +55,21 @@ def read(path: str, examine: Examine | None = None, ask: Ask | None = None) -> C
     client = _client(document)
     amqp = _amqp(document)
     pybit = _pybit(document) if "pybit" in document.sections else None
-    runners = tuple(_runners(document, examine, client.name or ""))
+    examined = [*_runners(document, examine, client.name or "")]
     _check_default_queue(document, client)
     logging = _logging(document)
     if ask and document.faulty.isdisjoint({"", "amqp"}):
-        queues = [runner.queue for runner in runners]
+        queues = [runner.queue for section, runner, _ in examined if section not in document.faulty]
         for text in ask(amqp, [*queues, client.default_queue] if client.default_queue else queues):
             document.mistake(text, "amqp")
+    for section, _, texts in examined:
+        for text in texts:
+            document.mistake(text, section, "runner")
     if document.mistakes:
         raise ConfigError(document.mistakes)
     warnings = [*_warnings(document, client)]
     warnings += access.warnings(document, {"amqp": amqp.tls, "pybit": pybit.tls if pybit else None}, PASSWORD)
+    runners = tuple(runner for _, runner, _ in examined)
     return Config(path, client, amqp, pybit, runners, tuple(warnings), logging)
 
 
@@ -113,7 +118,10 @@ def _pybit(document: Document) -> PybitSettings:
     return PybitSettings(password=password, tls=tls, **values)
 
 
-def _runners(document: Document, examine: Examine | None, name: str) -> Iterator[RunnerSettings]:
+def _runners(
+    document: Document, examine: Examine | None, name: str
+) -> Iterator[tuple[str, RunnerSettings, Iterable[str]]]:
+    """Yield each section with its settings, and what `examine` has returned."""
     # A key that [rbit] has and the section has not counts for the section.
     fate = document.values("rbit", FATE_KEYS)
     for section, settings in document.sections.items():
@@ -140,10 +148,7 @@ def _runners(document: Document, examine: Examine | None, name: str) -> Iterator
             continue
         if runner.unsafe_jsonpickle and runner.runner.startswith("shell!"):
             document.mistake("expected no, for a shell! runner decodes nothing", section, "unsafe_jsonpickle")
-        for text in examine(runner) if examine else ():
-            document.mistake(text, section, "runner")
-        if section not in document.faulty:
-            yield runner
+        yield section, runner, examine(runner) if examine else ()
 
 
 def _check_default_queue(document: Document, client: ClientSettings) -> None:

@@ -224,9 +224,9 @@ class MistakesTest(ConfigCase):
             self.mistakes(text, examine),
             [
                 f"rbit.ini: [runner:other] timeout: {expected}, got 'never'",
+                f"rbit.ini: [runner:empty] runner: {missing}",
                 "rbit.ini: [runner:other] runner: other is odd",
                 "rbit.ini: [runner:other] runner: so is shell!x",
-                f"rbit.ini: [runner:empty] runner: {missing}",
             ],
         )
 

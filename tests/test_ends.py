@@ -84,7 +84,26 @@ class FolderTest(BrokerCase):
         self.assertNotIn("Traceback", rbit.output)
 
 
+# A module that is loaded to its end only while another one is being loaded.
+MEETS = '''
+import os, time
+open(__name__, "w").close()
+deadline = time.monotonic() + 20
+while not (os.path.exists("one") and os.path.exists("two")):
+    if time.monotonic() > deadline:
+        raise TimeoutError("alone")
+    time.sleep(0.01)
+def job(message, set_status, settings):
+    pass
+'''
+
+
 class CheckTest(BrokerCase):
+    def test_modules_are_looked_at_side_by_side(self) -> None:
+        text = self.ini({name: {"runner": f"python!{name}:job"} for name in ("one", "two")})
+        rbit = self.rbit(text, "--check", files={"one.py": MEETS, "two.py": MEETS})
+        self.assertEqual(rbit.wait(60), 0, rbit.output)
+
     def to(self, target: str, text: str, *arguments: str) -> RbitProcess:
         """Run rbit with its standard output at a place of the shell's."""
         return self.rbit(None, "-c", f'"$0" rbit.ini {" ".join(arguments)} {target}', *rbit_command(),

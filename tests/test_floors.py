@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import unittest
 from pathlib import Path
 
@@ -79,6 +81,14 @@ class FloorsTest(unittest.TestCase):
     def test_keeper_imports_nothing_of_rbit(self) -> None:
         names = [name for name, _ in imports(PACKAGE / "keeper.py")]
         self.assertEqual([name for name in names if name.startswith("rbit")], [])
+
+    def test_pika_is_loaded_without_asyncio_which_it_can_have_later(self) -> None:
+        script = (
+            "import sys, rbit.broker; print('pika' in sys.modules, 'asyncio' in sys.modules)\n"
+            "from pika.adapters.asyncio_connection import AsyncioConnection; print(AsyncioConnection.__name__)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout.split(), ["True", "False", "AsyncioConnection"])
 
     def test_no_import_inside_a_function_but_in_the_command(self) -> None:
         inside = {module_of(path) for path in self.files for name, column in imports(path)

@@ -4,6 +4,7 @@ A connection and what hangs on it belong to the thread that uses them, but for `
 nothing of jobs.
 """
 
+from rbit.broker import spare  # noqa: F401 # isort: skip - it goes before all that import pika
 from rbit.broker.burst import Sending
 from rbit.broker.connection import Connection
 from rbit.broker.copies import Copy
