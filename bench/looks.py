@@ -31,8 +31,8 @@ def cpu(pids: Iterable[int]) -> float:
 def kind(pid: int) -> str:
     """Returns what a process is: ``keeper`` or ``worker`` of rbit, else ``others``."""
     command = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
-    found = re.search(r"\b(keeper|worker)\.py|rbit\.(keeper|worker)", command)
-    return next(filter(None, found.groups())) if found else "others"
+    found = re.search(r"from (?:rbit\.)?(keeper|worker) import", command)
+    return found[1] if found else "others"
 
 
 def _kilobytes(pid: int, file: str, key: str) -> int:

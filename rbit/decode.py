@@ -49,7 +49,7 @@ _RULES = {wire: _rules(cls) for wire, cls in models.MODELS.items()}
 
 
 def _integer(text: str) -> int:
-    if len(text) > _DIGITS + text.startswith("-"):
+    if len(text) > _DIGITS and len(text) > _DIGITS + text.startswith("-"):
         raise ValueError(f"an integer of {len(text)} digits")
     return int(text)
 
@@ -84,33 +84,38 @@ class _Walk:
     def take(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         node = dict(pairs)
         self.doubled |= len(node) != len(pairs)
+        name = node.get("py/object")
+        rules = _RULES.get(name) if type(name) is str else None
+        if rules is not None and "py/id" not in node:
+            self.take_object(node, rules)
+            return node
         for key in node:
-            if key.startswith(_TAGS):
-                self.tagged = True
-                if key not in {"py/object", "py/id"}:
-                    self.complain(f"the key {_show(key)} is not allowed")
+            self.take_key(key)
         if "py/id" in node:
             self.take_reference(node)
         elif "py/object" in node:
-            self.take_object(node)
+            self.complain(f"the class {_show(name)} is not one of PyBit's")
         else:
             self.loose = True
         return node
+
+    def take_key(self, key: str) -> None:
+        if key.startswith(_TAGS):
+            self.tagged = True
+            if key not in {"py/object", "py/id"}:
+                self.complain(f"the key {_show(key)} is not allowed")
 
     def take_reference(self, node: dict[str, Any]) -> None:
         target, self.references = node["py/id"], True
         if len(node) != 1 or type(target) is not int or target < 1:
             self.complain(f"py/id must stand alone and be a positive integer, got {_show(target)}")
 
-    def take_object(self, node: dict[str, Any]) -> None:
+    def take_object(self, node: dict[str, Any], rules: dict[str, _Rule]) -> None:
         name = node["py/object"]
-        rules = _RULES.get(name) if type(name) is str else None
-        if rules is None:
-            self.complain(f"the class {_show(name)} is not one of PyBit's")
-            return
         for key, value in node.items():
             rule, kind = rules.get(key), type(value)
-            if rule is None:
+            if rule is None:  # no attribute of a model begins as a tag does
+                self.take_key(key)
                 self.loose = self.loose or kind is dict or kind is list
                 continue
             if kind is dict and rule.wire is not None:

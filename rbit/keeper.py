@@ -1,11 +1,11 @@
 """Keeps hold of every process that one slot's jobs start, and ends them all when rbit is gone.
 
-A program of its own, started by ``rbit.tree`` as ``python -I -S keeper.py FD``. It knows nothing of
+A program of its own, started by ``rbit.tree`` with a socket (see ``rbit.start``). It knows nothing of
 rbit and imports little: it must be small, and it must outlive whatever goes wrong around it. As a
 "child subreaper" (prctl(2)) it becomes the parent of every process that a job orphans, also of those in
 sessions of their own, so all that a job started stays below it. Nothing is left when it has no children.
 
-It talks over the seqpacket socket FD, one JSON object a packet:
+It talks over that seqpacket socket, one JSON object a packet:
 
 * ``{"spawn": [[ARGUMENT, ...], ...], "environment": {NAME: VALUE}, "blocked": [SIGNAL, ...]}`` with file
   descriptors beside it, which become 0, 1, 2, ... of the new process: starts the first of the programs that can be
@@ -32,7 +32,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+
+TYPE_CHECKING = False  # of typing, which takes half a megabyte
+if TYPE_CHECKING:
+    from typing import Any
 
 PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
 PR_SET_CHILD_SUBREAPER = 36
@@ -54,17 +57,18 @@ RESET = (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ)
 CHILDREN_FILE = os.path.exists("/proc/thread-self/children")  # a kernel with CONFIG_PROC_CHILDREN
 
 
-class Process(NamedTuple):
+class Process:
     """What the kernel says of a process: its command name, its state's letter, its parent, its group.
 
     ``started`` is its start in ticks since the machine's boot.
     """
 
-    name: str
-    state: str
-    parent: int
-    group: int
-    started: int
+    def __init__(self, name: str, state: str, parent: int, group: int, started: int) -> None:
+        self.name = name
+        self.state = state
+        self.parent = parent
+        self.group = group
+        self.started = started
 
     @property
     def dead(self) -> bool:

@@ -108,7 +108,8 @@ class Slot(threading.Thread):
                 outcome = Outcome(FAILED, f"rbit itself failed: {error!r}")
                 self._give_up(str(job))
             finally:
-                job.outcome = replace(outcome, why=visible(outcome.why))
+                why = visible(outcome.why)
+                job.outcome = outcome if why == outcome.why else replace(outcome, why=why)
                 if outcome.traceback:
                     # Indented, so that none of its lines can pass for an entry of the log.
                     log.error("%s: %s", job, visible(outcome.traceback.rstrip()).replace("\n", "\n    "))

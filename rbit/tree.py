@@ -14,15 +14,13 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rbit import inherited, keeper
+from rbit import inherited, keeper, start
 from rbit.errors import CommandRefused, StartUnknown, WorkerError
 
 Ladder = Sequence[tuple[int, float]]  # signals, each with the seconds that are waited after it; then SIGKILL
@@ -49,7 +47,7 @@ class Tree:
         self._events: deque[dict[str, Any]] = deque()
         try:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(keeper.__file__).resolve()), str(far.fileno())],
+                start.keeper(str(far.fileno())),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[far.fileno()],
                 env=inherited.environment(),

@@ -33,7 +33,7 @@ from typing import Any
 from rbit import finder
 from rbit.errors import JobEnded, RbitError
 from rbit.message import DONE, FAILED, FINAL, Message
-from rbit.surroundings import Surroundings, set_handler
+from rbit.surroundings import Surroundings, get_handler, set_handler
 
 # Of code objects, see "inspect": CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR.
 LAZY = 0x20 | 0x80 | 0x200
@@ -186,7 +186,7 @@ class Worker:
             modules = len(sys.modules)
             call = load(job["target"])
             if len(sys.modules) != modules:  # what a module sets on its import stays, like its globals
-                self.on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+                self.on_interrupt = get_handler(signal.SIGINT) or signal.default_int_handler
                 self.surroundings = Surroundings()
             self.surroundings.begin()
             call(job["message"], reports.set_status, job["settings"])

@@ -38,7 +38,7 @@ FORKERS = {
 # Never answers: it starts the command, as a job has it that kills its keeper at once.
 SILENT_KEEPER = """
 import json, os, socket, sys
-control = socket.socket(fileno=int(sys.argv[1]))
+control = socket.socket(fileno=int(sys.argv[2]))
 control.set_inheritable(False)
 request = json.loads(socket.recv_fds(control, 1 << 18, 8)[0])
 os.posix_spawn(request["spawn"][0][0], request["spawn"][0], {**os.environ, **request["environment"]}, setsid=True)
@@ -272,7 +272,7 @@ class KeptJobTest(BrokerCase):
 
     def test_command_that_kills_its_keeper_before_it_is_known_is_failed_and_not_run_again(self) -> None:
         rbit = self.start("shell!echo ran >>ran; sleep 1000", "a",
-                          change="import os\nkeeper.__file__ = os.path.abspath('silent.py')")
+                          change="from rbit import start\nstart.KEEPER = open('silent.py').read()")
         self.assertEqual(rbit.wait(60), 1, rbit.output)
         self.assertRegex(rbit.output, "Failed: the keeper .* was killed as the command began; it may have run")
         self.assertEqual(self.depth(self.queue), 0)
