@@ -5,7 +5,6 @@ Knows nothing of what a job gets besides. Used in the client.
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from rbit.files import CREDENTIALS
@@ -26,16 +25,5 @@ def hide(variable: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Returns the variables that a process of a job may have; PWD as a shell sets it, for it is not always one."""
-    found = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX) and key not in _hidden}
-    with contextlib.suppress(OSError):  # the folder is gone
-        found["PWD"] = folder(found.get("PWD", ""))
-    return found
-
-
-def folder(named: str) -> str:
-    """Returns the current folder, by its name in PWD if that is one. Errors: OSError."""
-    with contextlib.suppress(OSError):
-        if os.path.isabs(named) and os.path.samefile(named, "."):
-            return named
-    return os.getcwd()
+    """Returns the variables that a process of a job may have."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(PREFIX) and key not in _hidden}

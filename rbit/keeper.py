@@ -7,10 +7,9 @@ sessions of their own, so all that a job started stays below it. Nothing is left
 
 It talks over that seqpacket socket, one JSON object a packet:
 
-* ``{"spawn": [[ARGUMENT, ...], ...], "environment": {NAME: VALUE}, "blocked": [SIGNAL, ...]}`` with file
-  descriptors beside it, which become 0, 1, 2, ... of the new process: starts the first of the programs that can be
-  started; answers ``{"spawned": PID}`` or ``{"failed": WHY, "too long": BOOL}``, and later
-  ``{"exited": PID, "status": WAIT STATUS}``.
+* ``{"spawn": [ARGUMENT, ...], "environment": {NAME: VALUE}, "blocked": [SIGNAL, ...]}`` with file
+  descriptors beside it, which become 0, 1, 2, ... of the new process: answers ``{"spawned": PID}`` or
+  ``{"failed": WHY, "too long": BOOL}``, and later ``{"exited": PID, "status": WAIT STATUS}``.
 * ``{"end": [[SIGNAL, SECONDS], ...], "spare": PID or null}``: each signal in turn to all below it but PID (and
   what is started after the first, to clean up), SECONDS after each; then SIGKILL to what is left. Answers
   ``{"ended": [WHAT], "stuck": [WHAT]}`` when nothing is left. PID is not spared when what is left forks so fast
@@ -274,24 +273,23 @@ class Keeper:
 
 def spawn(request: Mapping[str, Any], descriptors: Sequence[int], given: Mapping[str, str]) -> dict[str, object]:
     """Starts a program in a session of its own; returns the answer for rbit. ``given``: to its environment."""
-    answer: dict[str, object] = {}
-    for arguments in request["spawn"]:
-        try:
-            answer = {"spawned": os.posix_spawn(
-                arguments[0],
-                arguments,
-                {**given, **request["environment"]},
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(descriptors)],
-                setsid=True,
-                setsigmask=request["blocked"],
-                setsigdef=RESET,
-            )}
-            break
-        except OSError as error:
-            answer = {"failed": f"{arguments[0]}: {error.strerror}", "too long": error.errno == errno.E2BIG}
-    for fd in descriptors:
-        os.close(fd)
-    return answer
+    arguments = request["spawn"]
+    try:
+        pid = os.posix_spawn(
+            arguments[0],
+            arguments,
+            {**given, **request["environment"]},
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(descriptors)],
+            setsid=True,
+            setsigmask=request["blocked"],
+            setsigdef=RESET,
+        )
+    except OSError as error:
+        return {"failed": f"{arguments[0]}: {error.strerror}", "too long": error.errno == errno.E2BIG}
+    finally:
+        for fd in descriptors:
+            os.close(fd)
+    return {"spawned": pid}
 
 
 def send(pid: int, number: int) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rbit import plain, start
+from rbit import start
 from rbit.errors import WorkerError
 from rbit.message import BLOCKED, DONE, FAILED, FINAL, Message
 from rbit.output import Lines, Tail, command_words, exit_words, forget, in_memory, pipe
@@ -88,7 +88,7 @@ class CommandProcess:
             theirs.callback(os.close, body)
             ends = [body, *(write for _, write in pipes)]
             environment = {**command.environment, "RBIT_STATUS_FD": str(STATUS_FD)}
-            self.pid = tree.spawn(command.arguments, environment, ends, rather=plain.words(command.arguments))
+            self.pid = tree.spawn(command.arguments, environment, ends)
             ours.pop_all()
         sinks = (self._on_line, self._on_error_line, self._on_status_line)
         # What was printed before a status comes before it in the log.

@@ -80,7 +80,7 @@ class Tree:
 
     def spawn(
         self, arguments: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int],
-        blocked: Sequence[int] = (), rather: Sequence[str] | None = None,
+        blocked: Sequence[int] = (),
     ) -> int:
         """Starts a program below the keeper, in a session of its own.
 
@@ -89,14 +89,12 @@ class Tree:
             environment: variables added to those of ``rbit.inherited``.
             descriptors: become 0, 1, 2, ... of the program; the caller keeps and closes its own.
             blocked: signals that wait until the program lets them in.
-            rather: another program and its arguments, which is started instead if that is possible.
 
         Returns the process id. Errors: CommandRefused when arguments and environment are too long;
         WorkerError when it cannot be started for another reason; StartUnknown when the keeper ended, or
         was stopped, before it said whether it had started it.
         """
-        programs = [list(rather), list(arguments)] if rather else [list(arguments)]
-        request = {"spawn": programs, "environment": dict(environment), "blocked": list(blocked)}
+        request = {"spawn": list(arguments), "environment": dict(environment), "blocked": list(blocked)}
         packet = json.dumps(request).encode()
         if len(packet) > LONGEST_REQUEST:
             raise CommandRefused(

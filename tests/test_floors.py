@@ -17,7 +17,7 @@ FLOORS = (
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
         "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "inherited", "clipped",
-        "jsonlog", "notify", "listener", "events", "bell", "tokens", "plain",
+        "jsonlog", "notify", "listener", "events", "bell", "tokens",
     },
     {"access", "arguments", "changes", "decode", "finder", "schema", "template", "joblog"},
     {"config", "message"},

@@ -41,7 +41,7 @@ import json, os, socket, sys
 control = socket.socket(fileno=int(sys.argv[2]))
 control.set_inheritable(False)
 request = json.loads(socket.recv_fds(control, 1 << 18, 8)[0])
-os.posix_spawn(request["spawn"][0][0], request["spawn"][0], {**os.environ, **request["environment"]}, setsid=True)
+os.posix_spawn(request["spawn"][0], request["spawn"], {**os.environ, **request["environment"]}, setsid=True)
 os.kill(os.getpid(), 9)
 """
 
