@@ -29,14 +29,17 @@ def options() -> argparse.Namespace:
     given = made.parse_args()
     if given.repeat < 1 or given.jobs < 20:
         made.error("--repeat needs at least 1, --jobs at least 20")
+    if given.rst and given.only != list(MEASURES):
+        made.error("--rst puts a whole table in place of the last; it does not go with --only")
     return given
 
 
 def repeated(measure: Measure, where: Place, repeat: int) -> list[list[Pair]]:
     """Returns the pairs of each row of a measure, and says each one. Errors: BenchError."""
     found: list[list[Pair]] = [[] for _ in measure.rows]
+    rows = [row.at(where) for row in measure.rows]
     for number in range(1, repeat + 1):
-        for pairs, row, pair in zip(found, measure.rows, measure.once(where), strict=True):
+        for pairs, row, pair in zip(found, rows, measure.once(where), strict=True):
             pairs.append(pair)
             ratio = pair[0] / pair[1]
             print(f"{measure.name} {number}/{repeat}: {row.what}: {pair[0]:.4g} {row.unit}, {row.peer}: "
@@ -47,7 +50,8 @@ def repeated(measure: Measure, where: Place, repeat: int) -> list[list[Pair]]:
 def main() -> int:
     """Measures what the command line says; returns 0, or 1 if something could not be measured."""
     given = options()
-    if reason := missing_reason():
+    peers = {row.peer for name in given.only for row in MEASURES[name].rows}
+    if reason := missing_reason() or machine.missing(peers):
         print(f"bench: {reason}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all is ended that was started
@@ -59,7 +63,7 @@ def main() -> int:
             measure = MEASURES[name]
             try:
                 found = repeated(measure, where, given.repeat)
-                lines += [table.line(row, pairs) for row, pairs in zip(measure.rows, found, strict=True)]
+                lines += [table.line(row.at(where), pairs) for row, pairs in zip(measure.rows, found, strict=True)]
             except BenchError as error:
                 failed.append(name)
                 print(f"bench: {name}: {error}", file=sys.stderr)

@@ -18,15 +18,15 @@ from bench.sides import Celery, Rbit
 SETTLE = 3.0  # seconds from the last job to a look at the memory
 QUIET = 5.0  # seconds from the last job to the time in which the CPU is looked at
 IDLE = 60.0  # seconds of that time: with this poll time just one poll is in it
-FEW, MANY = 1_000, 100_000  # jobs
+FEW, MANY = (1_000, 20), (100_000, 40)  # jobs
 STARTS = 5  # of which the median counts as one figure
-QUEUES = 500
+QUEUES = 500, 10
 LARGE = 64 << 20  # bytes
 POLL_TIME = 0.5  # seconds
 
 
 def _memory(place: Place) -> list[Pair]:
-    jobs = place.part(FEW, 20)
+    jobs = place.part(*FEW)
 
     def resident(side: Side) -> float:
         with side:
@@ -50,11 +50,11 @@ def _idle(place: Place) -> list[Pair]:
         before = [looks.cpu(side.pids) for side in sides]
         time.sleep(seconds)
         ours, *theirs = (looks.cpu(side.pids) - was for side, was in zip(sides, before, strict=True))
-    return [(1000 * ours, 1000 * other) for other in theirs]
+    return [(60_000 * ours / seconds, 60_000 * other / seconds) for other in theirs]
 
 
 def _growth(place: Place) -> list[Pair]:
-    few, many = place.part(FEW, 20), place.part(MANY, 40)
+    few, many = place.part(*FEW), place.part(*MANY)
     with Rbit(place) as side:
         found = []
         run(side, few)
@@ -83,7 +83,7 @@ def _starts(place: Place) -> list[Pair]:
 
 
 def _empty(place: Place) -> list[Pair]:
-    count = place.part(QUEUES, 10)
+    count = place.part(*QUEUES)
     with Rbit(place, "poll", queues=count, poll_time=POLL_TIME) as side:
         place.declare(side.queues)
         program = [sys.executable, "-m", "bench.code.polls"]
@@ -114,11 +114,15 @@ def _said(place: Place, command: Sequence[str], side: Side) -> str:
 
 
 MEASURES = (
-    Measure("memory", (Row("memory of all processes, idle after 1,000 jobs", "MB", "Celery", 0.7),), _memory),
+    Measure(
+        "memory",
+        (Row("memory of all processes, idle after {0:,} jobs", "MB", "Celery", 0.7, numbers=(FEW,)),),
+        _memory,
+    ),
     Measure(
         "idle", (
-            Row("CPU of all processes, idle, 4 queues, 60 s", "ms", "Celery", 0.2),
-            Row("CPU of all processes, idle, 4 queues, 60 s", "ms", "Celery, silent", 0.2),
+            Row("CPU of all processes, idle, 4 queues", "ms/min", "Celery", 0.2),
+            Row("CPU of all processes, idle, 4 queues", "ms/min", "Celery, silent", 0.2),
         ), _idle,
     ),
     Measure(
@@ -128,9 +132,15 @@ MEASURES = (
         ), _starts,
     ),
     Measure(
-        "growth", (Row("memory of the client after 100,000 jobs", "MB", "itself, after 1,000", 1.05),), _growth
+        "growth",
+        (Row("memory of the client after {1:,} jobs", "MB", "itself, after {0:,}", 1.05, numbers=(FEW, MANY)),),
+        _growth,
     ),
-    Measure("empty", (Row("a poll of 500 empty queues", "ms", "500 bare basic_get", 1.2),), _empty),
+    Measure(
+        "empty",
+        (Row("a poll of {0:,} empty queues", "ms", "{0:,} bare basic_get", 1.2, numbers=(QUEUES,)),),
+        _empty,
+    ),
     Measure(
         "large", (
             Row("peak memory of the client, body of 64 MB", "MB", "the body", 3.0),

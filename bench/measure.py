@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.place import Place
 from bench.side import Side
@@ -16,11 +16,12 @@ class Row:
     """One row of the table.
 
     Attributes:
-        what: is measured.
+        what: is measured; ``{0:,}`` and so on stand for its numbers.
         unit: of both figures.
-        peer: the other.
+        peer: the other; as ``what``.
         goal: of the ratio of rbit's figure to the other's.
         least: whether the ratio is to be the goal at least, else at most.
+        numbers: of messages or queues, each with the least that there may be in a smaller run.
     """
 
     what: str
@@ -28,6 +29,12 @@ class Row:
     peer: str
     goal: float
     least: bool = False
+    numbers: tuple[tuple[int, int], ...] = ()
+
+    def at(self, place: Place) -> Row:
+        """Returns it with the numbers that it has in a run."""
+        numbers = [place.part(*number) for number in self.numbers]
+        return replace(self, what=self.what.format(*numbers), peer=self.peer.format(*numbers))
 
 
 @dataclass(frozen=True)

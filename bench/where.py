@@ -1,4 +1,4 @@
-"""``python -m bench.where``: the CPU that one job takes, of the processes of a side and of the broker.
+"""``python -m bench.where``: the CPU that one no-op job takes, by process, and of rbit's first one by thread.
 
 CPU and not time: it says what a machine with more cores could do at once, and other load hardly changes it.
 """
@@ -12,13 +12,18 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 
-from bench import looks
-from bench.place import Place, place
+from bench import looks, machine, table
+from bench.place import JOBS, Place, place
 from bench.side import Side
 from bench.sides import Celery, Dramatiq, Rbit
+from tests.support.node import missing_reason
 from tests.support.processes import descendants
 
 BROKER = "RabbitMQ"
+NAMES = {
+    "MainThread": "main thread", "publisher": "publisher's thread", "slot": "slots' threads",
+    "log": "log's thread", "keeper": "keepers", "worker": "workers", "others": "other processes",
+}
 
 
 class Threads(Rbit):
@@ -35,45 +40,55 @@ def spent(place: Place, side: Side) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
     for pid in side.pids:
         if pid != side.pid or not isinstance(side, Threads):
-            found[looks.kind(pid) if pid != side.pid else "first process"] += looks.cpu([pid])
+            found[NAMES[looks.kind(pid)] if pid != side.pid else "first process"] += looks.cpu([pid])
     if isinstance(side, Threads):
         threads = json.loads((side.folder / "threads").read_text("ascii"))
         for name, nanoseconds in threads.items():
-            found[f"thread {re.sub('[-0-9]+$', '', name)}"] += nanoseconds / 1e9
+            kind = re.sub("[-0-9]+$", "", name)
+            found[NAMES.get(kind, f"thread {kind}")] += nanoseconds / 1e9
     roots = [pid for node in place.cluster.nodes for pid in node.pids]
     found[BROKER] = looks.cpu(pid for root in roots for pid in (root, *descendants(root)))
     return found
 
 
+def spent_on_a_job(place: Place, side: Side, jobs: int) -> dict[str, float]:
+    """Returns the microseconds of CPU that one job takes; the start of a side is no part of it."""
+    with side:
+        if place.queue_type == "classic":
+            side.fill(jobs)
+        else:
+            place.declare(side.queues)
+            place.send(side.queues[0], jobs)
+        side.start()
+        side.wait(jobs // 10)
+        done, before = side.done, spent(place, side)
+        side.wait(jobs)
+        after, done = spent(place, side), side.done - done
+        parts = {part: 1e6 * (after[part] - before[part]) / done for part in after}
+    return {"all, but RabbitMQ": sum(parts.values()) - parts[BROKER], **parts}
+
+
 def main() -> int:
-    """Prints a line for each side; returns 0."""
+    """Prints the table; returns 0, or 1 if nothing can be measured."""
     made = argparse.ArgumentParser(prog="python -m bench.where", description=__doc__)
-    made.add_argument("--jobs", type=int, default=5000, help="of each side (default: 5000)")
+    made.add_argument("--jobs", type=int, default=JOBS, help=f"of each side (default: {JOBS})")
     made.add_argument("--nodes", type=int, default=1, help="with several, rbit alone and quorum queues")
     given = made.parse_args()
-    jobs, single = given.jobs, given.nodes == 1
-    with place(jobs, given.nodes) as where:
+    if reason := missing_reason() or machine.missing(() if given.nodes > 1 else (Celery.name, "Dramatiq")):
+        print(f"bench: {reason}", file=sys.stderr)
+        return 1
+    with place(given.jobs, given.nodes) as where:
         sides: dict[str, Callable[[], Side]] = {
-            "rbit, push": lambda: Threads(where), "rbit, polling": lambda: Threads(where, "poll"),
-            "Celery": lambda: Celery(where), "Dramatiq, 1 thread": lambda: Dramatiq(where, 1),
-            "Dramatiq, 8 threads": lambda: Dramatiq(where, 8),
+            "push": lambda: Threads(where), "polling": lambda: Threads(where, "poll"),
+            "Celery": lambda: Celery(where), "Dramatiq, 1": lambda: Dramatiq(where, 1),
+            "Dramatiq, 8": lambda: Dramatiq(where, 8),
         }
-        for name, make in list(sides.items())[: None if single else 2]:
-            with make() as side:
-                if single:
-                    side.fill(jobs)
-                else:
-                    where.declare(side.queues)
-                    where.send(side.queues[0], jobs)
-                side.start()
-                side.wait(jobs // 10)  # the start is no part of it
-                done, before = side.done, spent(where, side)
-                side.wait(jobs)
-                after, done = spent(where, side), side.done - done
-                parts = {part: 1e6 * (after[part] - before[part]) / done for part in after}
-                whole = sum(parts.values()) - parts[BROKER]
-                shown = ", ".join(f"{part} {value:.0f}" for part, value in sorted(parts.items()))
-                print(f"{name}: {whole:.0f} microseconds of CPU a job without RabbitMQ; {shown}", flush=True)
+        found = {name: spent_on_a_job(where, make(), given.jobs)
+                 for name, make in list(sides.items())[: None if given.nodes == 1 else 2]}
+    parts = dict.fromkeys([part for column in found.values() for part in column if part != BROKER])
+    lines = [(part, *(f"{column[part]:.0f}" if part in column else "" for column in found.values()))
+             for part in (*parts, BROKER)]
+    print(table.framed(("microseconds a job", *found), lines), end="")
     return 0
 
 

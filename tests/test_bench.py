@@ -67,7 +67,7 @@ class RunTest(unittest.TestCase):
         command = [sys.executable, "-m", "bench", "--repeat", "1", "--jobs", "20", "--only", "poll", "empty"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300.0, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
-        for what in ("python! jobs, polling", "a poll of 500 empty queues"):
+        for what in ("python! jobs, polling", "a poll of 10 empty queues"):
             self.assertRegex(done.stdout, rf"(?m)^{what} .* (yes|no) ")
 
 
