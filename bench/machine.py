@@ -45,11 +45,11 @@ def described(place: Place, repeat: int, load: tuple[float, float, float]) -> st
 
 
 def missing(peers: Iterable[str]) -> str:
-    """Returns what cannot be measured beside, and what installs it; '' if all of these are there, by their names."""
+    """Returns which of these, by their names, are not installed, and what installs them; '' if all are."""
     names = {name.partition(",")[0].lower() for name in peers}
     absent = [name for name in PACKAGES if name in names and not _there(name)]
     absent += [name for name in sorted(names & PROGRAMS) if not shutil.which(name)]
-    return f"not installed: {', '.join(absent)}; make peers installs what rbit is measured beside" if absent else ""
+    return f"not installed: {', '.join(absent)}; please run make peers first" if absent else ""
 
 
 def _there(package: str) -> bool:
