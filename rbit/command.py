@@ -117,20 +117,23 @@ def run(options: argparse.Namespace) -> int:
 
         formatter_of(options.log_format)  # whether there is one
         return say(check.report(options.config, metrics_of), PROGRAM)
-    from rbit import definitions, failed  # noqa: PLC0415
-    from rbit.client import Client  # noqa: PLC0415
-
     # One that comes from here on, and may be about a newer file, is obeyed when the client's loop takes it over.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     settings, made = read(options)
     if options.definitions:
+        from rbit import definitions  # noqa: PLC0415
+
         if settings.amqp.user == DEFAULT_USER:
             print(f"{PROGRAM}: {GUEST}", file=sys.stderr)
         return say(definitions.text(settings), PROGRAM)
-    if options.list_failed is not None:
-        return say(failed.Failed(settings, options.list_failed, options.match or "").table(), PROGRAM)
-    if options.retry_failed is not None:
-        return say(failed.Failed(settings, options.retry_failed, options.match or "").retry(), PROGRAM)
+    queue = options.list_failed if options.list_failed is not None else options.retry_failed
+    if queue is not None:
+        from rbit import failed  # noqa: PLC0415
+
+        found = failed.Failed(settings, queue, options.match or "")
+        return say(found.table() if options.retry_failed is None else found.retry(), PROGRAM)
+    from rbit.client import Client  # noqa: PLC0415
+
     serve = metrics_of(settings)
     start_logging(settings, options.debug, options.log_format)
     announce(settings, made, options.once)

@@ -104,6 +104,7 @@ class Sweep:
         delivery.ack(note)
         self._parts[-1][1].pop()
         self.moved += 1
+        delivery.source.serve()  # so that it is sent now, and not when the next message is asked for
         steps.reached(f"{self._what} acknowledged")
 
     def must_renew(self, delivery: Delivery) -> bool:
