@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from rbit import config
+from rbit.broker import Connection, Inflow, Queue
 from tests.support.case import OwnNodeCase
 from tests.support.certificates import HOST, Certificates
 from tests.support.proxy import Proxy
@@ -78,6 +80,27 @@ class TlsTest(TlsCase):
         rbit = self.rbit(text, "--once", files={"amqp_password": "guest\n", "ca.pem": trusted})
         self.assertEqual(rbit.wait(60), 0, rbit.output)
         self.assertNotIn("WARNING", rbit.output)
+
+    def test_message_of_which_the_end_is_in_the_layer_of_tls_is_read_without_more_to_come(self) -> None:
+        self.declare(self.queue)
+        folder = Path(tempfile.mkdtemp(prefix="rbit-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        path = folder / "rbit.ini"
+        path.write_text(self.text(heartbeat=3600), encoding="utf-8")
+        path.chmod(0o600)
+        connection = Connection(config.read(str(path)).amqp, "test")
+        self.addCleanup(connection.close)
+        come: list[int] = []
+        inflow = Inflow(connection, Queue(connection, self.queue), lambda: come.append(1))
+        inflow.begin(100)
+        for count, size in enumerate(range(50_000, 250_000, 10_000), 1):  # what pika reads at once is in between
+            self.publish(self.queue, "x" * size)
+
+            def has_come(count: int = count) -> bool:
+                connection.wait(60.0)
+                return len(come) == count
+
+            self.wait_until(has_come, what=f"the message of {size} bytes")
 
     def test_message_is_submitted_and_followed_over_tls(self) -> None:
         client = self.rbit(self.text())

@@ -211,6 +211,8 @@ class Connection:
                 if now >= until:
                     break
                 sock = self._connection._impl._transport._sock
+                if isinstance(sock, ssl.SSLSocket) and sock.pending():  # it is not readable for what it has read
+                    self._serve_at = now
                 rung, readable = self.bell.wait(min(until, self._serve_at) - now, sock.fileno())
                 if readable or time.monotonic() >= self._serve_at:
                     self._serve()
