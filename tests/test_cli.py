@@ -130,6 +130,18 @@ class CommandTest(BrokerCase):
         ):
             self.assertRegex(rbit.output, pattern)
 
+    def test_check_shows_the_warnings_beside_the_mistakes(self) -> None:
+        runners = {"a": {"runner": "shell!no-such-command", "time_out": "5"}, "b": {"runner": "python!nowhere:f"}}
+        rbit = self.run_rbit(self.ini(runners, amqp=NO_BROKER), "--check")
+        self.assertEqual(self.status, 78)
+        for pattern in (
+            "warning: no answer from RabbitMQ", r"warning: .*\[runner:a\] time_out: .*did you mean timeout",
+            r"warning: .*\[runner:a\] runner: .* no command 'no-such-command'",
+            r"^rbit.ini: \[runner:b\] runner: .*No module named 'nowhere'",
+        ):
+            self.assertRegex(rbit.output, f"(?m){pattern}")
+        self.assertEqual(len(rbit.stderr_lines), 4, rbit.output)
+
     def test_check_finds_functions_that_cannot_take_what_a_job_gives_them(self) -> None:
         code = """
 import functools
