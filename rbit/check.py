@@ -32,22 +32,19 @@ def report(path: str, examine: Callable[[Config], object]) -> list[str]:
         path: the INI file.
         examine: called with the configuration, if it has no mistakes; what it raises ends the check.
 
-    Errors: ConfigError with every mistake; the broker's refusal of the user, the password or the virtual
-    host is one.
+    Errors: ConfigError with every mistake, when the warnings are printed; the broker's refusal of the user, the
+    password or the virtual host is one.
     """
-    check = Check()
+    check = Check(path)
     try:
         settings = config.read(path, check.examine, check.ask)
+    except ConfigError as error:
+        warn(*error.warnings, *check.warnings)
+        raise
     finally:
         check.close()
     examine(settings)
-    for warning in settings.warnings:
-        warn(warning)
-    for section in settings.runners:
-        for warning in runners.make(section).warnings:
-            warn(f"{path}: [runner:{section.queue}] runner: {warning}")
-    for line in check.missing(settings):
-        warn(line)
+    warn(*settings.warnings, *check.warnings, *check.missing(settings))
     folder = settings.client.log_dir
     if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
         warn(f"{path}: [rbit] log_dir: {folder!r} is no folder that can be written, so there will be no job logs")
@@ -62,21 +59,29 @@ def report(path: str, examine: Callable[[Config], object]) -> list[str]:
 class Check:
     """What one check asks and hears; ``examine`` and ``ask`` are for ``rbit.config.read``.
 
+    Arguments:
+        path: the INI file.
+
     Attributes:
         states: of each queue that was looked at, in words.
         answers: a line that says which of several nodes answered, if one did.
+        warnings: of the runners.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._forest = Forest()
         self._probes: deque[Probe] = deque()  # that may not have ended
         self.states: dict[str, str] = {}
         self.answers: list[str] = []
+        self.warnings: list[str] = []
 
     def examine(self, section: RunnerSettings) -> Iterable[str]:
         """Returns the mistakes of a runner section: those of its text, else those that its probe finds."""
         try:
             runner = runners.make(section)
+            where = f"{self._path}: [runner:{section.queue}] runner"
+            self.warnings += [f"{where}: {warning}" for warning in runner.warnings]
             command = runner.probe()
             if command is None:
                 return []
@@ -218,6 +223,7 @@ def first_line(text: str) -> str:
     return f"{first} ..." if more else first
 
 
-def warn(text: str) -> None:
-    """Prints a warning to standard error."""
-    print(f"warning: {text}", file=sys.stderr)
+def warn(*texts: str) -> None:
+    """Prints warnings to standard error."""
+    for text in texts:
+        print(f"warning: {text}", file=sys.stderr)

@@ -233,14 +233,18 @@ def start_logging(settings: Config, debug: bool, log_format: str | None = None) 
 def announce(settings: Config, made: dict[str, Runner], once: bool) -> None:
     """Logs what is about to run, and every warning."""
     client = settings.client
+    how = f"polled every {client.polling_time:g} s"
+    if once:
+        how = "stops when nothing more can run now"
+    elif client.delivery == "push":
+        how = f"RabbitMQ sends messages, and is {how} besides"
     log.info(
-        "rbit %s, client %s: queues: %s; jobs at once: %d; %spolled every %g s",
+        "rbit %s, client %s: queues: %s; jobs at once: %d; %s",
         __version__,
         client.name,
         ", ".join(made) or "none",
         client.concurrency,
-        "messages are sent by RabbitMQ; " if client.delivery == "push" and not once else "",
-        client.polling_time,
+        how,
     )
     for warning in settings.warnings:
         log.warning("%s", warning)

@@ -46,7 +46,7 @@ def read(path: str, examine: Examine | None = None, ask: Ask | None = None) -> C
             through when all sections were examined and `ask` has returned: it may take its time until then.
         ask: gets the section [amqp], if it has no mistakes, and names of queues; returns what is wrong with it.
 
-    Raises ConfigError with all mistakes.
+    Raises ConfigError with all mistakes, and with the warnings.
     """
     document = ini.read(path)
     _check_sections(document)
@@ -65,10 +65,10 @@ def read(path: str, examine: Examine | None = None, ask: Ask | None = None) -> C
     for section, _, texts in examined:
         for text in texts:
             document.mistake(text, section, "runner")
-    if document.mistakes:
-        raise ConfigError(document.mistakes)
     warnings = [*_warnings(document, client)]
     warnings += access.warnings(document, {"amqp": amqp.tls, "pybit": pybit.tls if pybit else None}, PASSWORD)
+    if document.mistakes:
+        raise ConfigError(document.mistakes, tuple(warnings))
     runners = tuple(runner for _, runner, _ in examined)
     return Config(path, client, amqp, pybit, runners, tuple(warnings), logging)
 

@@ -27,11 +27,13 @@ class ConfigError(RbitError):
 
     Arguments:
         mistakes: one sentence for each mistake, each naming file, section and key; at least one.
+        warnings: what else is to be said of the configuration.
     """
 
-    def __init__(self, mistakes: list[str]) -> None:
+    def __init__(self, mistakes: list[str], warnings: tuple[str, ...] = ()) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+        self.warnings = warnings
 
 
 class UsageError(RbitError):

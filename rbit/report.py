@@ -121,6 +121,7 @@ def runner(text: str) -> str:
     if kind == "python":
         return text
     first, *more = rest.split(None, 1) or [""]
+    first = first.rstrip(";")
     return f"{kind}!{first if PROGRAM.fullmatch(first) else HIDDEN}" + (" …" if more else "")
 
 

@@ -11,7 +11,7 @@ It is started with SIGINT blocked and lets it in when it is ready. While a job r
 in its code, as at Ctrl+C; at any other moment it is only noted, and the worker ends when it can.
 
 With the arguments ``--check TARGET`` it imports a job's callable and says on standard error, in one
-line, why it cannot be used.
+line, why it cannot be used, or called.
 """
 
 from __future__ import annotations
@@ -70,6 +70,21 @@ def load(target: str) -> Callable[..., Any]:
     if getattr(getattr(found, "__code__", None), "co_flags", 0) & LAZY:
         raise TargetError(f"{target} is async or has a yield: its call would run nothing; name a plain function")
     return found  # type: ignore[no-any-return]
+
+
+def check(target: str) -> None:
+    """Loads a job's callable and asks whether it takes what a job gives it. Errors: TargetError."""
+    found = load(target)
+    try:
+        from inspect import signature  # noqa: PLC0415 - a worker that runs jobs is smaller without it
+
+        taken = signature(found, follow_wrapped=False)
+    except Exception:  # noqa: BLE001 - not everything has one, and an object of job code may raise anything
+        return
+    try:
+        taken.bind(None, None, None)
+    except TypeError as error:
+        raise TargetError(f"{target} is called with message, set_status, settings: {error}") from error
 
 
 def last_line(error: BaseException) -> str:
@@ -256,7 +271,7 @@ def main() -> int:
         return 1
     if sys.argv[1:2] == ["--check"]:
         try:
-            load(sys.argv[2])
+            check(sys.argv[2])
         except TargetError as error:
             print(error, file=sys.stderr)
             return 1

@@ -130,6 +130,50 @@ class CommandTest(BrokerCase):
         ):
             self.assertRegex(rbit.output, pattern)
 
+    def test_check_shows_the_warnings_beside_the_mistakes(self) -> None:
+        runners = {"a": {"runner": "shell!no-such-command", "time_out": "5"}, "b": {"runner": "python!nowhere:f"}}
+        rbit = self.run_rbit(self.ini(runners, amqp=NO_BROKER), "--check")
+        self.assertEqual(self.status, 78)
+        for pattern in (
+            "warning: no answer from RabbitMQ", r"warning: .*\[runner:a\] time_out: .*did you mean timeout",
+            r"warning: .*\[runner:a\] runner: .* no command 'no-such-command'",
+            r"^rbit.ini: \[runner:b\] runner: .*No module named 'nowhere'",
+        ):
+            self.assertRegex(rbit.output, f"(?m){pattern}")
+        self.assertEqual(len(rbit.stderr_lines), 4, rbit.output)
+
+    def test_check_finds_functions_that_cannot_take_what_a_job_gives_them(self) -> None:
+        code = """
+import functools
+
+def one(message): pass
+def four(message, set_status, settings, more): pass
+def keyword(message, set_status, settings, *, more): pass
+
+class Builder:
+    def run(self, message, set_status, settings): pass
+
+def some(message, set_status, settings=None, *rest, more=None): pass
+bound = Builder().run
+part = functools.partial(four, more=1)
+
+@functools.wraps(one)
+def wrapped(*arguments): pass
+
+def unknown(message): pass
+unknown.__signature__ = "none"
+"""
+        good = ("some", "bound", "part", "wrapped", "unknown")
+        bad = ("one", "four", "keyword", "Builder.run")
+        text = self.ini({name: {"runner": f"python!own:{name}"} for name in good + bad}, amqp=NO_BROKER)
+        rbit = self.run_rbit(text, "--check", own=code)
+        self.assertEqual(self.status, 78)
+        mistakes = [line for line in rbit.stderr_lines if "warning" not in line]
+        self.assertEqual(len(mistakes), len(bad), rbit.output)
+        for name, mistake in zip(bad, mistakes, strict=True):
+            called = f"own:{name} is called with message, set_status, settings: "
+            self.assertRegex(mistake, rf"\[runner:{name}\] runner: {called}(missing|too many) ")
+
     def test_check_warns_of_a_missing_command_and_a_missing_broker(self) -> None:
         text = self.ini({"a": {"runner": "shell!no-such-command %ID"}}, amqp=NO_BROKER)
         rbit = self.run_rbit(text, "--check")

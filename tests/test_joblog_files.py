@@ -118,7 +118,7 @@ class SecretsTest(unittest.TestCase):
             ("curl -u bob:hush https://h", "curl …"), ("true", "true"), ("\n  /bin/true\n x", "/bin/true …"),
             ("TOKEN='a'hush", "***"), ("PASSWORD=a&hush curl", "*** …"), ("https://u:hush@h", "***"),
             ("mysql -phush", "mysql …"), ("curl -H 'Authorization: token hush'", "curl …"), ("x" * 9, "x" * 9),
-            ("curl<<<hush", "***"),
+            ("curl<<<hush", "***"), ("cat; echo x", "cat …"), ("true;", "true"), ("KEY=hush; curl", "*** …"),
         ):
             self.assertEqual(masked({"runner": f"shell!{command}"}), {"runner": f"shell!{expected}"})
         self.assertEqual(masked({"runner": "python!a.token:key"}), {"runner": "python!a.token:key"})

@@ -222,7 +222,8 @@ class LoopTest(BrokerCase):
         rbit = self.run_jobs(
             {queue: {"runner": "python!jobs:record"}}, "--poll-time", "0.1", rbit={"polling_time": 3600}
         )
-        rbit.wait_for_line("polled every 0.1 s")
+        sent = "RabbitMQ sends messages, and is " if self.delivery == "push" else ""
+        rbit.wait_for_line(f"jobs at once: 1; {sent}polled every 0.1 s")
         rbit.wait_for_line("connected to RabbitMQ")
         self.publish(queue, "late")
         self.wait_until(lambda: ran(rbit) == [f"{queue} late"], what="the late message")
