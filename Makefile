@@ -1,6 +1,7 @@
 # Sets rbit up in this checkout, shows it at work, tests it. Nothing here talks to a broker that it did not start.
 #
 #   make demo             the main job on a private RabbitMQ node; what it makes is in build/demo
+#   make node             a RabbitMQ to play with, until Ctrl+C; prints the [amqp] section that leads to it
 #   make test             all tests, in parts side by side; those that need RabbitMQ are skipped without it,
 #                         and fail with CI=true
 #   make faults           a client, worker or broker killed every few seconds, and a ledger of all jobs: 20 minutes, or
@@ -25,10 +26,13 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 .ONESHELL:
 .SILENT:
-.PHONY: demo test faults fuzz bench peers setup broker clean
+.PHONY: demo node test faults fuzz bench peers setup broker clean
 
 demo: setup
 	$(VENV)/bin/python examples/demo.py
+
+node: setup
+	$(VENV)/bin/python examples/node.py
 
 test: setup
 	$(VENV)/bin/python -m tests

@@ -142,7 +142,7 @@ class CheckTest(BrokerCase):
 
     def test_broker_is_not_asked_when_its_section_has_mistakes(self) -> None:
         for amqp in ({"password": "wrong", "hots": "x"}, {"password": "wrong", "heartbeat": "0"}):
-            rbit = self.rbit(self.ini({}, amqp=amqp), "--check")
+            rbit = self.rbit(self.ini({"q": {"runner": "shell!true"}}, amqp=amqp), "--check")
             self.assertEqual(rbit.wait(), 78)
             self.assertEqual(len(rbit.lines), 1, rbit.output)
 

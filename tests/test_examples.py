@@ -216,22 +216,50 @@ class EpubTest(RunnerCase):
         self.assertEqual([path.name for path in self.folder.iterdir()], ["col11406.epub"])
 
 
-class DemoTest(unittest.TestCase):
+class ProgramCase(unittest.TestCase):
+    """A test that runs an example that has a node of its own."""
+
     def setUp(self) -> None:
         require_broker(self)
 
-    def start(self) -> subprocess.Popen[str]:
-        demo = subprocess.Popen(
-            [sys.executable, str(EXAMPLES / "demo.py")],
+    def start(self, name: str) -> subprocess.Popen[str]:
+        program = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / name)],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
-        self.addCleanup(demo.wait)
-        self.addCleanup(demo.stdout.close if demo.stdout else demo.poll)
-        self.addCleanup(demo.terminate)
-        return demo
+        self.addCleanup(program.wait)
+        self.addCleanup(program.stdout.close if program.stdout else program.poll)
+        self.addCleanup(program.terminate)
+        return program
 
+
+class NodeTest(ProgramCase):
+    def test_rbit_works_with_the_node_which_leaves_nothing_at_ctrl_c(self) -> None:
+        program = self.start("node.py")
+        assert program.stdout is not None
+        printed = ""
+        while not re.search(r"(?m)^password = .+\n", printed):
+            line = program.stdout.readline()
+            self.assertTrue(line, printed)
+            printed += line
+        folder = Path(tempfile.mkdtemp(prefix="rbit-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        ini = f"[rbit]\nname = player\n{printed[printed.index('[amqp]'):]}\n[runner:q]\nrunner = shell!true\n"
+        (folder / "rbit.ini").write_text(ini, encoding="utf-8")
+        rbit = [str(Path(sys.executable).with_name("rbit")), "rbit.ini", "--once"]
+        done = subprocess.run(rbit, cwd=folder, capture_output=True, text=True, timeout=60.0, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        children = descendants(program.pid)
+        program.send_signal(signal.SIGINT)
+        rest = program.stdout.read()
+        self.assertEqual(program.wait(60.0), 0, rest)
+        self.assertNotIn("Traceback", rest)
+        wait_until(lambda: not any(is_alive(pid) for pid in children), 10.0, "the end of the node")
+
+
+class DemoTest(ProgramCase):
     def test_the_demo_builds_everything_and_lists_the_files(self) -> None:
-        demo = self.start()
+        demo = self.start("demo.py")
         output, _ = demo.communicate(timeout=180.0)
         self.assertEqual(demo.returncode, 0, output)
         for queue in ("ccap_any_latex_completezip", "cnx_any_html_epub", "cnx_any_html_zip"):
@@ -241,7 +269,7 @@ class DemoTest(unittest.TestCase):
             self.assertTrue(zipfile.is_zipfile(ROOT / "build" / "demo" / name))
 
     def test_an_interrupted_demo_leaves_no_process_and_no_folder(self) -> None:
-        demo = self.start()
+        demo = self.start("demo.py")
         node: list[int] = []
 
         def runs() -> bool:

@@ -94,12 +94,13 @@ class TextTest(unittest.TestCase):
         self.assertEqual(set(names[1].split(", ")), message.STATUSES)
 
     @example("set-up")
-    def test_the_two_commands_are_those_of_the_makefile(self, lines: str) -> None:
+    def test_the_commands_are_those_of_the_makefile(self, lines: str) -> None:
         if shutil.which("make") is None:
             self.skipTest("make is missing")
         # They are run by test_examples, and by whoever runs this; here it is enough that they lead there.
         ends = {"make demo": "examples/demo.py", "make test": "-m tests"}
         self.assertEqual(commands(lines), list(ends))
+        ends["make node"] = "examples/node.py"
         # Nothing of a make that runs this test may reach the one in it.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         for line, last in ends.items():
