@@ -12,6 +12,7 @@ from bench.side import Side
 from bench.sides import AmqpConsume, Bare, Celery, Dramatiq, Rbit, RbitShell
 
 SHELL_JOBS = 500
+SLEEP, SLEEPERS = 0.1, (200, 10)  # seconds that a job sleeps, and how many do
 LATENCY_JOBS = 200, 10  # and the least
 WARM_UP = 20  # messages before those that count
 PAUSE = 0.05  # seconds from the start of a job, which does nothing, to the next message
@@ -77,6 +78,14 @@ def _push(name: str, peer: Made, other: str, goal: float) -> Measure:
     return Measure(name, (row,), _versus(Rbit, peer, 5000))
 
 
+def _sleeping(place: Place) -> list[Pair]:
+    sides: tuple[Side, Side] = (Rbit(place), Celery(place))
+    for side in sides:
+        side.environment["BENCH_SLEEP"] = str(SLEEP)
+    ours, theirs = (speed(side, place.part(*SLEEPERS)) for side in sides)
+    return [(ours, theirs)]
+
+
 def _shell(slots: int, goal: float) -> Measure:
     row = Row(f"shell! jobs, push, {slots} slot{'s' if slots > 1 else ''}", "jobs/s", "amqp-consume", goal, True)
     once = _versus(lambda place: RbitShell(place, slots), AmqpConsume, SHELL_JOBS)
@@ -88,6 +97,7 @@ MEASURES = (
     _push("push-celery", Celery, "Celery", 3.0),
     _push("push-dramatiq-1", lambda place: Dramatiq(place, 1), "Dramatiq, 1 thread", 1.0),
     _push("push-dramatiq-8", lambda place: Dramatiq(place, 8), "Dramatiq, 8 threads", 1.0),
+    Measure("sleep", (Row(f"python! jobs of {SLEEP} s, push", "jobs/s", "Celery", 0.95, True),), _sleeping),
     _shell(1, 0.9),
     _shell(2, 1.4),
     Measure(

@@ -303,7 +303,7 @@ class Client:
         self._crew.release(job)
         assert job.outcome is not None
         self._all_good = self._all_good and job.outcome.status in GOOD
-        self._rota.ask_again()
+        self._rota.ask_again(job.message.queue)
         self._settlement.end(job)
         self.figures.end(job)
         # One that has failed may be put back, and cancelled then.

@@ -126,8 +126,8 @@ class Intake:
             self._return(delivery)
         return True
 
-    def _get(self, name: str, prefetch: int = 0, ahead: int = 0) -> Delivery | None:
-        delivery = self._sources.get(name, prefetch, ahead)
+    def _get(self, name: str, prefetch: int = 0, ahead: int = 0, used: bool = False) -> Delivery | None:
+        delivery = self._sources.get(name, prefetch, ahead, used)
         self._claims.doubt(self._sources.doubtful())
         # What has not been sent may be in the queue all the same.
         if name in self._sections and (delivery is not None or not (prefetch or self._sources.refused)):
@@ -152,22 +152,22 @@ class Intake:
             return True
         return section.concurrency is not None and len(jobs) - len(ended) >= section.concurrency
 
-    def _prefetch(self, name: str) -> tuple[int, int]:
-        """Returns how many messages a queue may send that are not settled, and how many more ahead.
+    def _prefetch(self, name: str) -> tuple[int, int, bool]:
+        """Returns how many messages a queue may send that are not settled, how many more ahead, if some are used.
 
-        The first is what the slots can take soon.
-
-        A job that has ended is in no slot, but its message is not settled before its statuses are confirmed. If
-        jobs are quick, there are more such messages than slots.
+        The first is what the slots can take soon. A job that has ended is in no slot, but its message is not
+        settled before its statuses are confirmed. If jobs are quick, there are more such messages than slots;
+        else the queue is asked for what it may not send yet.
         """
         if self._sources.is_lease(name):
-            return 0, 0
+            return 0, 0, False
         jobs = self._claims.jobs
         before = time.monotonic() - GRACE
         slow = sum(not job.ended_at and job.taken_at < before for job in jobs)
-        quick = any(0 < job.ended_at < job.taken_at + QUICK for job in jobs if job.message.queue == name)
+        ended = [job for job in jobs if job.ended_at and job.message.queue == name]
+        quick = any(job.ended_at < job.taken_at + QUICK for job in ended)
         slots = min(self._sections[name].concurrency or self._crew.size, self._crew.size - slow)
-        return max(1, slots), AHEAD * quick
+        return max(1, slots), AHEAD * quick, bool(ended) and not quick
 
     def _stem(self) -> None:
         """Has queues send no more when their messages would wait here, though another client could run them."""

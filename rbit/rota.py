@@ -92,9 +92,10 @@ class Rota:
         self._held.add(name)
         self._wait_for_poll()
 
-    def ask_again(self) -> None:
-        """Has the empty queues asked once more; what is held stays held."""
+    def ask_again(self, sending: str | None = None) -> None:
+        """Has the empty queues asked once more, and one of those that send; what is held stays held."""
         self._empty.clear()
+        self._sending.discard(sending or "")
 
     def is_done(self, full: Callable[[str], bool]) -> bool:
         """Whether no queue is to be asked before the next poll. Arguments: as of ``next``."""

@@ -119,7 +119,7 @@ class Sources:
         """Returns the queue that the messages of one of the queues belong to."""
         return self._queues[name].origin
 
-    def get(self, name: str, prefetch: int = 0, ahead: int = 0) -> Delivery | None:
+    def get(self, name: str, prefetch: int = 0, ahead: int = 0, used: bool = False) -> Delivery | None:
         """Takes a message; None when there is none, or the broker refuses the queue. Errors: ConnectionLost.
 
         Arguments:
@@ -127,6 +127,7 @@ class Sources:
             prefetch: how many may be sent and not be settled, if it is to send its messages; then one that has
                 come is taken, and the rota is told what comes later. 0: it is asked for one.
             ahead: how many more; if there are any it sends them at once, else only once it was found empty.
+            used: whether some of these are of jobs that have ended, so it is asked for one besides.
         """
         queue = self._queues.get(name)
         if queue is None:
@@ -135,7 +136,7 @@ class Sources:
             if self._failures.get(name) and name in self._names:
                 with contextlib.suppress(QueueUnavailable):
                     queue.prepare()
-            delivery = self._flow(queue, prefetch, ahead) if prefetch else queue.get()
+            delivery = self._flow(queue, prefetch, ahead, used) if prefetch else queue.get()
         except QueueUnavailable as error:
             self._refused(queue, error)
             return None
@@ -149,7 +150,7 @@ class Sources:
             self._rota.found_empty(name)
         return delivery
 
-    def _flow(self, queue: Queue, prefetch: int, ahead: int) -> Delivery | None:
+    def _flow(self, queue: Queue, prefetch: int, ahead: int, used: bool) -> Delivery | None:
         assert self._connection is not None
         if queue.name not in self._inflows:
             first = queue.get()  # for only this refuses a stream, which is no queue of jobs
@@ -161,7 +162,7 @@ class Sources:
         if not (ahead or inflow.is_open) and (delivery := inflow.take() or queue.get()):
             return delivery
         inflow.begin(prefetch + ahead)
-        return inflow.take()
+        return inflow.take() or (queue.get() if used else None)
 
     def sort(self, known: Callable[[Delivery], bool]) -> None:
         """Looks at what the queues have sent since the last call. Arguments: as of ``Inflow.sort``."""

@@ -8,6 +8,7 @@ import unittest
 from rbit.rota import Rota
 from tests import test_fates, test_leases, test_loop, test_lost_connections
 from tests.support.case import BrokerCase
+from tests.support.proxy import Proxy
 from tests.support.rbit_process import RbitProcess
 from tests.test_loop import JOBS, ran
 
@@ -89,6 +90,25 @@ class PushTest(BrokerCase):
             self.publish(queue, name)
             self.wait_until(lambda name=name: f"end {name}" in ran(rbit), what=name)  # type: ignore[misc]
         self.assertEqual(rbit.stop(), 0)
+
+    def test_job_does_not_wait_until_the_message_of_the_one_before_is_acknowledged(self) -> None:
+        queue = self.declare(self.queue_name())
+        with Proxy(self.node.port) as proxy:
+            text = self.ini(
+                {queue: {"runner": "python!jobs:record", "seconds": 0.2}}, amqp={"port": proxy.port},
+                rbit={"delivery": "push", "polling_time": 3600},
+            )
+            rbit = self.rbit(text, files={"jobs.py": RECORD})
+            self.publish(queue, "one")
+            self.wait_until(lambda: self.consumers(queue) == 1, what="a consumer")
+            self.wait_until(lambda: len(ran(rbit)) == 1 and self.unacked(queue) == 0, what="the first job")
+            proxy.hold("rbit bob-villa (publisher)")  # no status is confirmed
+            for body in ("two", "three", "four"):
+                self.publish(queue, body)
+            self.wait_until(lambda: len(ran(rbit)) == 4, what="the jobs")
+            self.assertEqual(self.unacked(queue), 3)
+            proxy.release()
+            self.assertEqual(rbit.stop(), 0)
 
     def test_messages_of_300_queues_are_all_worked_off(self) -> None:
         queues = [self.declare(self.queue_name(f"{number}")) for number in range(300)]
