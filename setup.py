@@ -20,7 +20,7 @@ setup(
     packages=find_packages(include=["rbit", "rbit.*"]),
     package_data={"rbit": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["jsonpickle>=4", "pika>=1.3", "requests>=2.28"],
+    install_requires=["jsonpickle>=4", "pika>=1.3,<2", "requests>=2.28"],
     extras_require={
         "bench": ["celery>=5.4", "dramatiq[rabbitmq]>=1.17"],
         "examples": ["EbookLib>=0.20"],

@@ -173,8 +173,11 @@ class Claims:
 
     @property
     def due(self) -> float:
-        """time.monotonic() when ``to_search`` is to be asked; before a stop it may be earlier."""
-        return min((job.search_at for job in self.jobs if job.awaited or job.delivery.lost), default=math.inf)
+        """time.monotonic() when ``to_search`` or ``forget`` is to be asked; before a stop it may be earlier."""
+        lost = [job for job in self.jobs if job.delivery.lost]
+        searches = [job.search_at for job in self.jobs if job.awaited or job in lost]
+        ends = [job.lease_ends for job in lost if job.leases and not job.begun and not job.copy]
+        return min((*searches, *ends), default=math.inf)
 
     def to_search(self) -> list[str]:
         """Returns the queues that are to be asked now for messages of jobs that live here, in this order."""

@@ -6,6 +6,7 @@ for the life of a message.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
+from rbit import steps
 from rbit.broker import Connection, is_connected
 from rbit.cancels import Cancels
 from rbit.commands import Commands
@@ -109,7 +111,7 @@ class Client:
             config, runners, sources=self._sources, rota=self._rota, settlement=self._settlement, crew=self._crew,
             feed=self._feed, open=self._is_open, push=config.client.delivery == "push" and not once,
         )
-        self._stop = StopSignals(config.client.stop_timeout, self._tick, noted=self._turn_soon)
+        self._stop = StopSignals(config.client.stop_timeout, self._tick, self._link.bell)
         self._reload = Reload(
             config, None if once else read, self._events.post, stop=self._stop, cancels=self._cancels,
             link=self._link, rota=self._rota, settlement=self._settlement, crew=self._crew, default=self._default,
@@ -210,10 +212,6 @@ class Client:
             jobs=self._crew.jobs, reloading=self._reload.busy,
         )
 
-    def _turn_soon(self) -> None:
-        """Ends the wait, for a turn obeys signals; for a handler of these."""
-        self._events.post(lambda: None)
-
     def _is_open(self) -> bool:
         """Whether messages may be taken: no signal has come, and what --once has to do first is done."""
         return self._stop.seen == 0 == self._obeyed and not (self._once and self._default.busy)
@@ -231,6 +229,7 @@ class Client:
             self._default.ask("SIGUSR1")
         if self._stop.take_wish(signal.SIGHUP):
             self._reload.ask()
+            self._look_at = 0.0  # for the service manager is told before the answer is there
         signals = self._stop.count()
         if signals != self._obeyed:
             self._look_at = 0.0
@@ -338,6 +337,8 @@ class Client:
 
     def _leave(self) -> None:
         """Ends all threads and processes, and gives back what is not settled."""
+        with contextlib.suppress(ConnectionLost):
+            self._link.wait(0.0)
         for job in self._crew.jobs:  # only when the loop itself failed
             self._crew.end(job, Outcome(WAITING, "rbit failed"))
         self._crew.close()
@@ -351,6 +352,9 @@ class Client:
             self._publisher.join(PATIENCE)
         self._events.run()  # copies that were confirmed meanwhile
         self._settlement.settle_at_last()
+        with contextlib.suppress(ConnectionLost):
+            self._link.wait(0.0)  # what was acknowledged goes out before the end of anything that takes time
+        steps.reached("settled at last")
         for job in self._claims.jobs:
             log.warning("%s: not acknowledged; its message will be delivered again", job)
         if self._pump is not None:

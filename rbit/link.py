@@ -33,6 +33,7 @@ class Link:
         lease_ttl: seconds that a lease lasts.
 
     Attributes:
+        bell: ends a ``wait``.
         reconnects: how many connections were made after the first.
     """
 
@@ -42,7 +43,7 @@ class Link:
         self._heard_at = time.monotonic()  # of the last connection; before the first one, the start
         self._amqp = amqp
         self._name = name
-        self._bell = Bell()
+        self.bell = Bell()
         self._result: Connection | BrokerError | None = None  # of an attempt, until the main thread takes it
         self._trying = False
         self._waits = False
@@ -129,7 +130,7 @@ class Link:
             if self.connection is not None:
                 self.connection.wait(seconds)
             else:
-                self._bell.wait(seconds)
+                self.bell.wait(seconds)
         finally:
             self._waits = False
             self._waited_at = time.monotonic()
@@ -142,7 +143,7 @@ class Link:
     def wake(self) -> None:
         """Ends a ``wait`` early, if there is one; any thread may call it, and a handler of signals."""
         if self._waits:  # to ring costs the waking thread a system call, and the other a turn
-            self._bell.ring()
+            self.bell.ring()
 
     def interrupt(self, patience: float) -> None:
         """Gives up a call that has waited so many seconds for the broker; for a handler of signals.
@@ -161,12 +162,12 @@ class Link:
 
     def _attempt(self) -> None:
         try:
-            self._result = Connection(self._amqp, self._name, self._bell)
+            self._result = Connection(self._amqp, self._name, self.bell)
         except BrokerError as error:
             self._result = error
         except Exception as error:  # noqa: BLE001 - or nobody would ever try again
             self._result = BrokerUnreachable(repr(error))
-        self._bell.ring()
+        self.bell.ring()
 
     def _made(self, connection: Connection) -> bool:
         again = "again " if self._give_up_at is None else ""

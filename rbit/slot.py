@@ -221,8 +221,9 @@ class Slot(threading.Thread):
             self._clear(job, process, verdict)
             outcome = process.finish(self._selector)
         except WorkerError as error:
+            self._fell()  # first, or a worker that lives still may begin the job after it was asked
             process.finish(self._selector)
-            self._discard()
+            self._drop_worker()
             return self._verdict or Outcome(FAILED, str(error))
         finally:
             self._process = None
@@ -283,7 +284,10 @@ class Slot(threading.Thread):
 
     def _discard(self) -> None:
         """Ends all processes of the slot at once; new ones start when they are needed."""
+        self._fell()
         self._drop_worker()
+
+    def _fell(self) -> None:
         tree, self._tree = self._tree, None
         if tree is not None:
             forget(self._selector, tree.fileno())

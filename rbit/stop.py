@@ -1,7 +1,7 @@
 """Signals: the first stop signal lets jobs finish, the second ends them; SIGUSR1 and SIGHUP ask for more.
 
-The handlers count, end a wait for something to happen, and ask whether one for the broker's answer is to end. Used
-in the client's main thread, the only one in which Python runs handlers.
+The handlers count, and ask whether a wait for the broker's answer is to end; one for something to happen ends by
+itself. Used in the client's main thread, the only one in which Python runs handlers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+
+from rbit.bell import Bell
 
 log = logging.getLogger("rbit.client")
 
@@ -24,22 +26,23 @@ class StopSignals:
         timeout: seconds after which the first acts as the second; None: never.
         tick: called, in the middle of whatever runs, every ``TICK`` seconds from the first signal or from
             ``hurry`` on; what it raises ends what runs.
-        noted: called in a handler, so in the middle of anything, after a signal was counted.
+        bell: is rung by each signal.
 
     Attributes:
         timeout: as given; it may be changed.
     """
 
-    def __init__(self, timeout: float | None, tick: Callable[[], None], noted: Callable[[], None]) -> None:
+    def __init__(self, timeout: float | None, tick: Callable[[], None], bell: Bell) -> None:
         self.timeout = timeout
         self._tick = tick
-        self._noted = noted
+        self._bell = bell
         self.seen = 0  # stop signals
         self._wishes: set[int] = set()  # SIGUSR1 and SIGHUP, if they have come since ``take_wish``
         self._began = 0.0  # time.monotonic() when the first was seen
 
     def install(self) -> None:
         """Takes the signals over; a SIGHUP that was blocked until now comes now."""
+        self._bell.ring_at_signals()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
         for number in (signal.SIGUSR1, signal.SIGHUP):
@@ -78,9 +81,7 @@ class StopSignals:
 
     def _note_wish(self, number: int, frame: object) -> None:
         self._wishes.add(number)
-        self._noted()
 
     def _note(self, number: int, frame: object) -> None:
         self.seen += 1
         self.hurry()
-        self._noted()

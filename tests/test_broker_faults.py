@@ -204,16 +204,20 @@ class BrokerFaultTest(OwnNodeCase):
 
     def test_stop_during_an_alarm_acknowledges_what_is_done_unless_pybit_is_to_know(self) -> None:
         pybit = {"url": "http://127.0.0.1:9", "user": "admin", "password": "pass"}
-        for name, section, left in (("plain", None, 0), ("told", pybit, 1)):
+        killed = {"RBIT_TEST_KILL_AT": "settled at last"}  # what was acknowledged has gone out by then
+        for name, section, left, environment in (
+            ("plain", None, 0, {}), ("killed", None, 0, killed), ("told", pybit, 1, {}),
+        ):
             with self.subTest(name):
                 queue = self.declare(self.queue_name(f"any_{name}_pdf"))
                 self.publish(queue, CAPTURE)
                 self.node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
                 try:
-                    rbit = self.rbit(self.ini({queue: {"runner": "shell!true"}}, pybit=section))
+                    text = self.ini({queue: {"runner": "shell!true"}}, pybit=section)
+                    rbit = self.rbit(text, environment=environment)
                     rbit.wait_for_line("job 1: Done")
                     rbit.signal(signal.SIGTERM)
-                    self.assertEqual(rbit.wait(60), 0, rbit.output)
+                    self.assertEqual(rbit.wait(60), -signal.SIGKILL if environment else 0, rbit.output)
                 finally:
                     self.node.ctl("set_vm_memory_high_watermark", "0.4")
                 self.assertEqual(rbit.output.count("not acknowledged"), left, rbit.output)

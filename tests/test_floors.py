@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "rbit"
 
 FLOORS = (
     {"errors", "files", "folders", "steps"},
-    {"secret", "tls"},
+    {"secret", "tls", "bell"},
     {
         "models", "shell_text", "output", "ini", "settings", "keeper", "rota", "repeats", "scan",
         "surroundings", "surplus", "logs", "start", "stop", "cancels", "console", "inherited", "clipped",
-        "jsonlog", "notify", "listener", "events", "bell", "tokens",
+        "jsonlog", "notify", "listener", "events", "tokens",
     },
     {"access", "arguments", "changes", "decode", "finder", "schema", "template", "joblog"},
     {"config", "message"},

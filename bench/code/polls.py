@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pika
 
@@ -34,7 +35,7 @@ def rbit(ini: str) -> None:
     """Runs rbit for some polls."""
     times: list[tuple[float, float]] = []
 
-    def timed(self: Sources, name: str, *more: int) -> Delivery | None:
+    def timed(self: Sources, name: str, *more: Any) -> Delivery | None:
         count = len(self._names)
         began = time.monotonic()
         try:

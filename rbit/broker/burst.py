@@ -14,7 +14,8 @@ import pika
 from pika import spec
 from pika.exceptions import ChannelClosedByBroker
 
-from rbit.broker.connection import join, reason
+from rbit.broker import wire
+from rbit.broker.connection import reason
 from rbit.errors import PublishFailed, Unroutable
 from rbit.message import Properties
 
@@ -51,7 +52,7 @@ class Burst:
     def __init__(self, connection: pika.BlockingConnection) -> None:
         self._connection = connection
         self._channel = connection.channel()
-        self._impl = self._channel._impl
+        self._impl = wire.below(self._channel)
         self._count = 0  # of what was published: the broker numbers it so, from 1
         self._open: set[int] = set()  # the numbers of those of which it has said nothing
         self._refused: set[int] = set()
@@ -84,7 +85,7 @@ class Burst:
                 )
                 self._count += 1
                 self._open.add(self._count)
-            join(self._connection)
+            wire.join(self._connection)
             self._channel._flush_output(lambda: not self._open)
         except ChannelClosedByBroker as error:
             closed = error

@@ -26,7 +26,7 @@ from pika.exceptions import (
 
 from rbit import tls
 from rbit.bell import Bell
-from rbit.broker import greeting
+from rbit.broker import greeting, wire
 from rbit.errors import (
     BrokerRefused,
     BrokerUnreachable,
@@ -45,7 +45,6 @@ FOR_NOW = re.compile(r"NOT_ALLOWED - (.* (?:is reached|is down))\b['\"]*$")
 ACCESS_REFUSED, NOT_ALLOWED, NOT_IMPLEMENTED = 403, 530, 540
 Access = tuple[pika.PlainCredentials, ssl.SSLContext | None]
 GATHERING = 0.002  # seconds that what is to be sent waits for more
-JOINED = 1 << 20  # bytes that are copied for one system call
 # The part of a heartbeat for which pika may be left alone. It has one to send after half of it; RabbitMQ, whose
 # own come as often, gives a connection up after twice as much.
 SERVED = 0.6
@@ -139,15 +138,6 @@ def open_node(
         raise BrokerUnreachable(f"no answer from RabbitMQ at {where}: {reason(error)}") from error
 
 
-def join(connection: pika.BlockingConnection) -> None:
-    """Has all frames that wait to be sent go out at once: a message has three, and pika sends each by itself."""
-    waiting = connection._impl._transport._tx_buffers
-    if len(waiting) > 1 and connection._impl._get_write_buffer_size() <= JOINED:
-        frames = b"".join(waiting)
-        waiting.clear()
-        waiting.append(frames)
-
-
 def reason(error: BaseException) -> str:
     """Returns a failure in words: the first cause that has any."""
     if isinstance(error, socket.gaierror):
@@ -200,20 +190,14 @@ class Connection:
         until = time.monotonic() + seconds
         with self.translated():
             self._asked_at = None  # not an answer, but time is awaited
-            received = self._connection._impl.bytes_received
-            came = bool(self._connection._channels_pending_dispatch or self._connection._ready_events)
+            received, came = wire.received(self._connection), wire.came(self._connection)
             if came or seconds <= 0:
                 self._serve()
-            elif self._connection._impl._get_write_buffer_size():
+            elif wire.unsent(self._connection):
                 self._serve_at = min(self._serve_at, time.monotonic() + GATHERING)
-            while not came and received == self._connection._impl.bytes_received:
-                now = time.monotonic()
-                if now >= until:
-                    break
-                sock = self._connection._impl._transport._sock
-                if isinstance(sock, ssl.SSLSocket) and sock.pending():  # it is not readable for what it has read
-                    self._serve_at = now
-                rung, readable = self.bell.wait(min(until, self._serve_at) - now, sock.fileno())
+            while not came and received == wire.received(self._connection) and (now := time.monotonic()) < until:
+                wait = min(until, self._serve_at) - now
+                rung, readable = self.bell.wait(wait, wire.descriptor(self._connection))
                 if readable or time.monotonic() >= self._serve_at:
                     self._serve()
                 if rung:
@@ -226,8 +210,10 @@ class Connection:
     def _serve(self) -> None:
         """Has pika write, read, and send heartbeats."""
         self._serve_at = time.monotonic() + self._serve_every
-        join(self._connection)
+        wire.join(self._connection)
         self._connection.process_data_events(0)
+        while self._connection.is_open and wire.holds(self._connection):
+            self._connection.process_data_events(0)
 
     def interrupt(self, patience: float) -> None:
         """Gives the connection up if it has waited so many seconds for an answer; for a handler of signals.
@@ -252,7 +238,7 @@ class Connection:
             # pika, stopped in the middle of something, closes nothing any more, and the broker would keep what
             # belongs to this connection: deliveries, and the client's name.
             with contextlib.suppress(AttributeError, OSError):
-                self._connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
+                wire.cut(self._connection)
         self.dropped = True
 
     @contextlib.contextmanager
@@ -274,6 +260,6 @@ class Connection:
             raise ConnectionLost(reason(error)) from error
         finally:
             self._asked_at = outer
-            received = self._connection._impl.bytes_received
+            received = wire.received(self._connection)
             if received > self._received:  # pika sets it to 0 as it closes
                 self._received, self.heard_at = received, time.monotonic()

@@ -12,6 +12,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPChannelError, AMQPError, ChannelClosedByBroker
 
+from rbit.broker import wire
 from rbit.broker.burst import Burst, Sending, not_taken
 from rbit.broker.connection import SERVED, open_connection, reason
 from rbit.broker.forms import Form, Topic, other_type
@@ -48,10 +49,7 @@ class Outlet:
         self.serve_every = SERVED * amqp.heartbeat
         self._declares = amqp.declare
         self._connection, _ = open_connection(amqp, name, blocked)
-        # The blocking connection would call it only after the publish.
-        self._connection._impl.add_on_connection_blocked_callback(
-            lambda _, frame: on_alarm(str(frame.method.reason))
-        )
+        wire.on_blocked(self._connection, on_alarm)  # the blocking connection would call it after the publish
         self._nowhere = f"rbit.probe.{secrets.token_hex(8)}"  # no queue has this name
         self._there: set[str | tuple[str, str]] = set()  # what of rbit's own is known to exist
         try:
@@ -82,7 +80,7 @@ class Outlet:
         Below 0 they cannot be published: the broker would end the connection.
         """
         header = pika.frame.Header(0, 0, pika.BasicProperties(**vars(properties)))
-        return int(self._connection._impl.params.frame_max) - len(header.marshal())
+        return wire.frame_max(self._connection) - len(header.marshal())
 
     def publish(self, sending: Sending) -> None:
         """Publishes a message and waits until the broker has it.

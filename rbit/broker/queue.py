@@ -13,6 +13,8 @@ from typing import Any
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
+from rbit import steps
+from rbit.broker import wire
 from rbit.broker.connection import Connection, reason
 from rbit.broker.forms import of_type
 from rbit.broker.properties import plain
@@ -76,8 +78,7 @@ class Delivery:
         Arguments:
             note: what ``Queue.doubtful`` gives back if the broker may not have the acknowledgement, if anything.
         """
-        # The blocking channel would send each one at once, which costs three times as much as all else about it.
-        self._settle(lambda: self.channel._impl.basic_ack(self.tag))
+        self._settle(lambda: wire.ack(self.channel, self.tag))
         self.source.acks.append(Ack(time.monotonic(), note))
 
     def requeue(self) -> None:
@@ -245,6 +246,7 @@ class Queue:
             with self._connection.translated(self.name):
                 self.open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
             self._answered()
+            steps.reached("acknowledgements proven")
 
     @property
     def due(self) -> float:
