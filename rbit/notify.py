@@ -56,7 +56,7 @@ class Notifier:
     def tend(
         self, *, connected: bool, ready: bool, stopping: bool, jobs: Sequence[object], reloading: bool = False
     ) -> None:
-        """Sends what is due; to be called in each turn of the loop.
+        """Sends what is due; to be called whenever something may have changed, and at ``due``.
 
         Arguments:
             connected: whether there is a connection to the broker.

@@ -86,7 +86,7 @@ class Burst:
                 self._count += 1
                 self._open.add(self._count)
             wire.join(self._connection)
-            self._channel._flush_output(lambda: not self._open)
+            wire.wait_for(self._channel, lambda: not self._open)
         except ChannelClosedByBroker as error:
             closed = error
         alone = len(sendings) == 1

@@ -71,6 +71,11 @@ def below(channel: BlockingChannel) -> Channel:
     return channel._impl
 
 
+def wait_for(channel: BlockingChannel, ready: Callable[[], bool]) -> None:
+    """Serves the connection until that is so. Errors: those of pika, when the channel or the connection is closed."""
+    channel._flush_output(ready)
+
+
 def ack(channel: BlockingChannel, tag: int) -> None:
     """Acknowledges a delivery when the connection is served next; the blocking channel does it at once."""
     below(channel).basic_ack(tag)
