@@ -72,7 +72,7 @@ def below(channel: BlockingChannel) -> Channel:
 
 
 def wait_for(channel: BlockingChannel, ready: Callable[[], bool]) -> None:
-    """Serves the connection until that is so. Errors: those of pika, when the channel or the connection is closed."""
+    """Serves the connection until that is so. Errors: those of pika, when the channel or the connection closes."""
     channel._flush_output(ready)
 
 
