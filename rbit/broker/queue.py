@@ -246,7 +246,6 @@ class Queue:
             with self._connection.translated(self.name):
                 self.open().basic_qos(prefetch_count=0)  # the cheapest question; basic_get ignores it
             self._answered()
-            steps.reached("acknowledgements proven")
 
     @property
     def due(self) -> float:
@@ -269,6 +268,8 @@ class Queue:
         return found
 
     def _answered(self) -> None:
+        if self.unproven:
+            steps.reached("acknowledgements proven")
         self._synced = now = time.monotonic()
         while self.acks and self.acks[0].at < now - FORGETS:
             self.acks.popleft()
