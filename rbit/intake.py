@@ -32,8 +32,9 @@ MOST_OTHERS = 1000  # leases that are set aside to find one; no more jobs run at
 MOST_ENDED = 50  # jobs of a queue whose last status is on its way to RabbitMQ
 
 GRACE = 0.2  # seconds that a message which was sent may wait for a slot
-QUICK = 0.05  # seconds that a job takes after which the next may be sent ahead
-AHEAD = 10  # messages
+# How many messages are sent ahead if a job has taken less than so many seconds: its statuses take 0.03 to be
+# confirmed, and no message is to wait here for longer than GRACE.
+AHEAD = ((0.005, 50), (0.05, 10))
 LONGEST_HOLD = 1500.0  # seconds; RabbitMQ closes the channel after 1800, and it has the deliveries of jobs too
 RETURNS = 10  # of a message: a quorum queue counts them, and RabbitMQ 4 drops it at 20, unless told otherwise
 
@@ -165,9 +166,10 @@ class Intake:
         before = time.monotonic() - GRACE
         slow = sum(not job.ended_at and job.taken_at < before for job in jobs)
         ended = [job for job in jobs if job.ended_at and job.message.queue == name]
-        quick = any(job.ended_at < job.taken_at + QUICK for job in ended)
+        least = min((job.ended_at - job.taken_at for job in ended), default=math.inf)
+        ahead = next((messages for seconds, messages in AHEAD if least < seconds), 0)
         slots = min(self._sections[name].concurrency or self._crew.size, self._crew.size - slow)
-        return max(1, slots), AHEAD * quick, bool(ended) and not quick
+        return max(1, slots), ahead, bool(ended) and not ahead
 
     def _stem(self) -> None:
         """Has queues send no more when their messages would wait here, though another client could run them."""
