@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +39,7 @@ def described(place: Place, repeat: int, load: tuple[float, float, float]) -> st
     return (
         f"{time.strftime('%Y-%m-%d %H:%M')}; {processor[1] if processor else platform.machine()}, "
         f"{os.cpu_count()} cores, {int(memory[1]) / 2**20:.0f} GB; Linux {platform.release()}.\n"
-        f"{', '.join(versions)}.\n"
+        f"{textwrap.fill(', '.join(versions), 119)}.\n"
         f"{repeat} pairs a row, {place.jobs} jobs a run; load average {load[0]:.1f} before and "
         f"{os.getloadavg()[0]:.1f} after it.\n"
     )

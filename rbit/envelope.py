@@ -58,7 +58,7 @@ class Tag:
 NO_TAG = Tag()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What a message that is no lease is known by when it comes again.
 

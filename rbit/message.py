@@ -55,7 +55,7 @@ class Properties:
     cluster_id: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # thousands are remembered
 class Settled:
     """A message that was acknowledged.
 

@@ -28,6 +28,10 @@ HURRY = 1.0  # seconds between two tries at most, once rbit is stopping
 BLOCKED = 600.0  # seconds that a publish may hang under an alarm before it is tried on a new connection
 
 
+def nothing(confirmed: bool) -> None:
+    """Does nothing."""
+
+
 class Publisher(threading.Thread):
     """The thread. It tries each copy until the broker has it.
 
@@ -109,6 +113,7 @@ class Publisher(threading.Thread):
     def _finish(self, copy: Copy, confirmed: bool) -> None:
         if copy.awaited:
             copy.done(confirmed)
+        copy.done = nothing  # or it would be its own last user
         with self._lock:
             self._open -= 1
 

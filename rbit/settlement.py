@@ -169,6 +169,7 @@ class Settlement:
         else:
             log.debug("%s: its message is acknowledged", job)
         steps.reached("settled")
+        job.updates.close()
         self.claims.settled(job, fate.back)
 
     def _post_told(self, job: Job) -> None:

@@ -54,7 +54,7 @@ class Updates:
         self._answers = answers
         self._publish = publish
         self._last_message = ""
-        self._done: Callable[[], None] = lambda: None
+        self._done: Callable[[], None] = nothing
         self._lock = threading.Lock()  # guards what follows
         self._waiting: deque[tuple[Update, bool]] = deque()
         self._under_way: tuple[Update, bool] | None = None
@@ -128,6 +128,10 @@ class Updates:
             self._say(status, message)
         self._put(status, message, final)
 
+    def close(self) -> None:
+        """Notes that nobody waits for them any more. Else a job, and its body, would be its own last user."""
+        self._done = nothing
+
     def _say(self, status: str, message: str) -> None:
         if status not in STATUSES:
             log.warning("%s: PyBit has no status %r; it is passed on as it is", self, status)
@@ -186,6 +190,10 @@ class Updates:
         if over:
             self._done()
         self._go_on()
+
+
+def nothing() -> None:
+    """Does nothing."""
 
 
 def size_of(update: Update) -> int:

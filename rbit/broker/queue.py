@@ -33,7 +33,7 @@ AT_ONCE = 16  # messages that are given back before the queue is asked whether i
 TAKES_BACK = 2.0  # seconds that a queue may need for these
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # of small jobs there are thousands
 class Ack:
     """An acknowledgement that was sent; whether the broker has it shows later.
 
