@@ -13,6 +13,7 @@ from unittest import mock
 from rbit.errors import BodyRefused
 from rbit.status import LARGEST_LANE, LEAST, Updates
 from rbit.update import Update, parse
+from tests.support.contexts import enter
 
 Publish = Callable[[bool], None]
 
@@ -23,7 +24,7 @@ class UpdatesTest(unittest.TestCase):
     def setUp(self) -> None:
         self.sent: list[tuple[Update, bool, Publish]] = []
         self.told: list[str] = []
-        logs = self.enterContext(self.assertLogs("rbit.status", logging.INFO))
+        logs = enter(self, self.assertLogs("rbit.status", logging.INFO))
         logging.getLogger("rbit.status").info("a log with nothing in it is a failure")
         self.logged = logs.output
 

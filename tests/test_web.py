@@ -14,6 +14,7 @@ from unittest import mock
 from rbit.message import Entry
 from rbit.web import Web
 from tests.support.case import BrokerCase
+from tests.support.contexts import enter
 from tests.support.http_wire import Answer as Wire
 from tests.support.http_wire import Request, Server
 from tests.support.processes import free_port
@@ -45,7 +46,7 @@ class WebTest(unittest.TestCase):
             port = full.getsockname()[1]
             # What the kernel still takes for a server that accepts nobody; the next one waits for ever.
             for _ in range(2):
-                waiting = self.enterContext(socket.socket())
+                waiting = enter(self, socket.socket())
                 waiting.setblocking(False)
                 waiting.connect_ex(("127.0.0.1", port))
             answer = self.web(timeout=0.5, url=f"http://127.0.0.1:{port}").put(1, "Done")
@@ -88,7 +89,7 @@ class WebTest(unittest.TestCase):
             self.assertEqual(self.web().put(1, "Done").code, 302)
 
     def test_passwords_of_netrc_are_not_used(self) -> None:
-        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        folder = Path(enter(self, tempfile.TemporaryDirectory()))
         (folder / "netrc").write_text("machine 127.0.0.1 login admin password pass\n", "utf-8")
         self.environment(NETRC=str(folder / "netrc"))
         self.assertEqual(self.web(user="").put(1, "Done").code, 401)

@@ -10,6 +10,7 @@ from unittest import mock
 
 from rbit.job import Outcome
 from rbit.slot import Slot
+from tests.support.contexts import enter
 from tests.support.slots import CANCEL, INTERRUPT, THEN_TERMINATE, SlotCase
 
 JOBS = '''
@@ -94,7 +95,7 @@ class InterruptTest(SlotCase):
     def test_interrupt_while_the_worker_starts_is_quiet_and_the_job_is_not_run(self) -> None:
         self.write("sitecustomize", SLOW_START)
         path = f"{self.folder}:{os.environ.get('PYTHONPATH', '')}"
-        self.enterContext(mock.patch.dict(os.environ, PYTHONPATH=path))
+        enter(self, mock.patch.dict(os.environ, PYTHONPATH=path))
         slot = self.slot()
         self.begin(slot, "python!jobs:where", "ran")
         self.wait_for("begun")

@@ -14,6 +14,7 @@ from rbit.pump import Pump
 from rbit.update import Update
 from rbit.web import Web
 from tests.support.case import BrokerCase
+from tests.support.contexts import enter
 from tests.support.pybit_web import PybitWeb
 from tests.support.settings import amqp_settings, pybit_settings
 
@@ -40,7 +41,7 @@ class PumpCase(BrokerCase):
         self.own = f"rbit.status.{self.client}"
         self.channel.queue_declare(self.own, durable=True)
         self.addCleanup(self.channel.queue_delete, self.own)
-        logs = self.enterContext(self.assertLogs("rbit", logging.DEBUG))
+        logs = enter(self, self.assertLogs("rbit", logging.DEBUG))
         logging.getLogger("rbit").debug("a log with nothing in it is a failure")
         self.logged = logs.records
 
