@@ -190,7 +190,7 @@ class LeaseTest(BrokerCase):
         self.proxy.forget()
         self.wait_until(lambda: self.depth(self.lease_queue(queue)) == 1, what="the lease")
         (rbit.folder / "one").touch()
-        self.wait_until(lambda: "end one" in ran(rbit), what="the end of the job")
+        rbit.wait_for_line("message #1: Done")
         for number in (signal.SIGTERM, signal.SIGINT):
             rbit.signal(number)
         self.assertEqual(rbit.wait(), 0, rbit.output)

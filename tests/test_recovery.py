@@ -231,6 +231,7 @@ class RecoveryTest(BrokerCase):
         self.leased(rbit)
         self.proxy.hold(MAIN)
         (rbit.folder / "one").touch()
+        rbit.wait_for_line("message #1: Done")
         self.stop_twice(rbit)
         self.assertEqual(rbit.wait(60), 0, rbit.output)
         self.assertEqual((ran(rbit), self.depths(queue)), (["start one", "end one"], (0, 0)), rbit.output)
