@@ -131,9 +131,17 @@ class ClientCase(BrokerCase):
         self.command(json.dumps(body), headers)
 
     def command(self, body: str | bytes, headers: dict[str, object] | None = None) -> None:
-        """Publish a message to the command queue; it must be there."""
+        """Publish a message to the command queue, which is there before it is bound."""
         properties = pika.BasicProperties(delivery_mode=2, headers=headers)
-        self.channel.basic_publish("pybit", NAME, body, properties, mandatory=True)
+
+        def is_taken() -> bool:
+            try:
+                self.channel.basic_publish("pybit", NAME, body, properties, mandatory=True)
+            except pika.exceptions.UnroutableError:
+                return False
+            return True
+
+        self.wait_until(is_taken, what="the command queue to be bound")
 
     def command_of(self, kind: str, **fields: object) -> None:
         """Publish an object of PyBit's to the command queue."""
