@@ -133,6 +133,7 @@ class ListenerTest(unittest.TestCase):
     def test_client_that_reads_nothing_is_cut_off(self) -> None:
         self.start(patience=0.3)
         connection = self.connect(b"GET /large HTTP/1.1\r\n\r\n")
+        self.assertEqual(connection.recv(12), b"HTTP/1.1 200")
         wait_until(lambda: self.connected() == 0, what="the end of the connection")
         self.assertLess(len(received(connection)), len(LARGE))
 
