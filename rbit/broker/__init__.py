@@ -1,6 +1,6 @@
 """RabbitMQ, and the only importer of pika: every pika failure becomes an error of rbit's at this border.
 
-A connection and what hangs on it belong to the thread that uses them, but for ``Connection.wake``. Knows
+A connection and what hangs on it belong to the thread that uses them, but for its bell. Knows
 nothing of jobs.
 """
 

@@ -181,7 +181,7 @@ class Connection:
         self._received = 0  # bytes, until then
 
     def wait(self, seconds: float) -> None:
-        """Serves the connection for at most ``seconds``, less after ``wake`` or once something has come.
+        """Serves the connection for at most ``seconds``, less once its bell was rung or something has come.
 
         pika's own wait costs several times as much, and a signal does not end it. Errors: ConnectionLost.
         """
@@ -202,10 +202,6 @@ class Connection:
                     self._serve()
                 if rung:
                     break
-
-    def wake(self) -> None:
-        """Ends a ``wait`` early. The one method that any thread may call, and a handler of signals."""
-        self.bell.ring()
 
     def _serve(self) -> None:
         """Has pika write, read, and send heartbeats."""
